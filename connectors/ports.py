@@ -168,6 +168,77 @@ class GroupMember(Protocol):
         ...
 
 
+class TopicReader(Protocol):
+    """Reads every partition of a topic, committed records only, with no consumer group."""
+
+    def poll(self, *, timeout_s: float, limit: int) -> list[LogRecord]:
+        """Return up to `limit` records, in order per partition; empty after `timeout_s`.
+
+        Raises:
+            Unavailable: The broker cannot be reached.
+        """
+        ...
+
+    def positions(self) -> Mapping[int, int]:
+        """Offset of the next record of each partition."""
+        ...
+
+    def caught_up(self) -> bool:
+        """Whether every partition was read to its last stable offset as of now."""
+        ...
+
+    def close(self) -> None:
+        """Free the sockets."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicSpec:
+    """A topic as the line needs it."""
+
+    name: str
+    partitions: int
+    retention_ms: int
+    compacted: bool = False
+
+
+class Log(Protocol):
+    """A broker: makes the readers and writers above."""
+
+    def ensure_topics(self, topics: Sequence[TopicSpec]) -> None:
+        """Every topic exists with LogAppendTime; missing ones are created.
+
+        Raises:
+            Unavailable: The broker cannot be reached.
+            Poison: A topic exists with another partition count; names topic and remedy.
+        """
+        ...
+
+    def partition_count(self, topic: str) -> int:
+        """How many partitions `topic` has."""
+        ...
+
+    def writer(self) -> LogWriter:
+        """A new idempotent writer."""
+        ...
+
+    def transactional_writer(self, transactional_id: str) -> TransactionalWriter:
+        """A new transactional writer; `start` it before use."""
+        ...
+
+    def partition_reader(self, topic: str, partition: int) -> PartitionReader:
+        """A new reader, positioned at the log's start."""
+        ...
+
+    def topic_reader(self, topic: str, *, start: Mapping[int, int] | None) -> TopicReader:
+        """A reader of all partitions: from `start` offsets (missing: log start), None: the end."""
+        ...
+
+    def member(self, *, group: str, topic: str, instance: str) -> GroupMember:
+        """A new member of `group` with the static identity `instance`."""
+        ...
+
+
 class PayloadStore(Protocol):
     """Content-addressed bytes: the same bytes have the same address for ever."""
 
