@@ -1,7 +1,7 @@
 """What one line is: the typed content of `line.yaml`.
 
-`deploy/line_file.py` reads the file; everything else takes these objects. A modality is a name from the
-file, never an Enum in code. Addresses and secrets are not in it.
+`deploy/line_file.py` reads the file; everything else takes these objects. A modality is a name from
+the file, never an Enum in code. Addresses and secrets are not in it.
 """
 
 from typing import Annotated, Literal, Self

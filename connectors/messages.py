@@ -1,8 +1,8 @@
 """The messages that cross a process boundary; nothing here does I/O.
 
 Every message is frozen, strictly typed, closed to unknown fields and carries its major version.
-Times are integer nanoseconds (`_ns`) or milliseconds (`_ms`) since the Unix epoch, UTC; a name says whose clock it
-was: `captured_at_ns` is the station's, `logged_at_ms` the broker's.
+Times are integer nanoseconds (`_ns`) or milliseconds (`_ms`) since the Unix epoch, UTC; a name says
+whose clock it was: `captured_at_ns` is the station's, `logged_at_ms` the broker's.
 
 Source: DESIGN decisions in ARCHITECTURE.md; ISA-95 for site, area, line, lot, order, operation.
 """
@@ -285,8 +285,8 @@ class Evidence(Message):
 class Disposition(StrEnum):
     """What the line should do with the part.
 
-    ``reject``: the promise is valid and p lies in its rejection region. ``accept``: valid, and it does
-    not. ``hold``: the minimum set is missing under policy *hold*, or no promise is possible.
+    ``reject``: the promise is valid and p lies in its rejection region. ``accept``: valid, and it
+    does not. ``hold``: the minimum set is missing under policy *hold*, or no promise is possible.
     ``undecidable``: nothing could be scored.
     """
 

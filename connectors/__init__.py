@@ -1,0 +1,1 @@
+"""Bytes and sockets <-> typed messages; imports nothing else of ours."""

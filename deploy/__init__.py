@@ -1,0 +1,1 @@
+"""Composition, operation, people."""
