@@ -1,0 +1,152 @@
+"""One child process: started, looked after, told things, stopped."""
+
+import json
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import structlog
+
+from connectors.errors import Unavailable
+
+EXIT_POISON: Final = 2
+EXIT_SESSION_END: Final = 75
+BACKOFF_FIRST_S: Final = 0.2
+BACKOFF_MAX_S: Final = 5.0
+STABLE_S: Final = 10.0
+"""A process that ran this long has recovered: its next pause is the first again."""
+STOP_TIMEOUT_S: Final = 8.0
+_LOG_BYTES_MAX: Final = 16 << 20
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True, kw_only=True)
+class Child:
+    """A program that should be up, and what has become of it.
+
+    All but `tell` and `shown` belong to one thread: the kernel ends a child that asked to die with
+    its parent when the *thread* that started it ends.
+    """
+
+    name: str
+    command: tuple[str, ...]
+    log_path: Path
+    process: subprocess.Popen[bytes] | None = None
+    state: Literal["waiting", "running", "refused"] = "waiting"
+    started_s: float = 0.0
+    due_s: float = 0.0
+    restarts: int = 0
+    failures_in_a_row: int = 0
+    exit_code: int | None = None
+    _stdin: threading.Lock = field(default_factory=threading.Lock)
+
+    def look_after(self, now_s: float, env: Mapping[str, str]) -> None:
+        """The child is started if it is due, and its end is noticed."""
+        if self.state == "waiting" and now_s >= self.due_s:
+            self._start(now_s, env)
+        elif self.state == "running" and self.process is not None:
+            code = self.process.poll()
+            if code is not None:
+                self._ended(code, now_s)
+
+    def running(self) -> subprocess.Popen[bytes]:
+        """The process.
+
+        Raises:
+            Unavailable: It is not running at this moment.
+        """
+        if self.process is None or self.process.poll() is not None:
+            raise Unavailable(f"{self.name} is not running at this moment; it is being started")
+        return self.process
+
+    def tell(self, message: Mapping[str, Any]) -> None:
+        """The child has `message` as one line of JSON on its stdin.
+
+        Raises:
+            Unavailable: It is not running at this moment.
+        """
+        pipe = self.running().stdin
+        assert pipe is not None
+        try:
+            with self._stdin:
+                pipe.write(json.dumps(message).encode() + b"\n")
+                pipe.flush()
+        except (OSError, ValueError) as error:
+            raise Unavailable(f"{self.name} is ending; try again in a moment") from error
+
+    def stop(self) -> None:
+        """The child has ended: asked first, killed with its whole group after `STOP_TIMEOUT_S`."""
+        if self.process is None:
+            return
+        with suppress(ProcessLookupError):
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            _log.error("child_killed_at_stop", child=self.name, pid=self.process.pid)
+        self._end_group(self.process)
+
+    def shown(self) -> dict[str, Any]:
+        """What `hololine status` shows of it."""
+        return {
+            "pid": None if self.process is None else self.process.pid,
+            "state": self.state,
+            "restarts": self.restarts,
+            "exit_code": self.exit_code,
+        }
+
+    def last_words(self) -> str:
+        """The last line of its log."""
+        try:
+            lines = self.log_path.read_text(encoding="utf-8", errors="replace").split("\n")
+        except OSError:
+            return "it left no log"
+        said = [line for line in lines if line.strip()]
+        return said[-1][:2000] if said else f"it left an empty log, {self.log_path}"
+
+    def _start(self, now_s: float, env: Mapping[str, str]) -> None:
+        if self.log_path.exists() and self.log_path.stat().st_size > _LOG_BYTES_MAX:
+            self.log_path.replace(self.log_path.with_suffix(".log.1"))
+        with self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command,
+                env=env,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,  # Ctrl-C reaches the supervisor alone
+            )
+        self.state, self.started_s = "running", now_s
+        _log.info("child_started", child=self.name, pid=self.process.pid)
+
+    def _ended(self, code: int, now_s: float) -> None:
+        assert self.process is not None
+        self._end_group(self.process)
+        self.exit_code = code
+        if code == EXIT_POISON:
+            self.state = "refused"
+            _log.error("child_refused", child=self.name, said=self.last_words())
+            return
+        if now_s - self.started_s >= STABLE_S:
+            self.failures_in_a_row = 0
+        pause_s = min(BACKOFF_FIRST_S * 2**self.failures_in_a_row, BACKOFF_MAX_S)
+        self.failures_in_a_row = min(self.failures_in_a_row + 1, 16)
+        self.restarts += 1
+        self.state, self.due_s = "waiting", now_s + pause_s
+        _log.warning("child_ended", child=self.name, exit_code=code, again_in_s=pause_s)
+
+    @staticmethod
+    def _end_group(process: subprocess.Popen[bytes]) -> None:
+        """Nothing of the child's process group is left, and its pipe is closed."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        with suppress(OSError):
+            if process.stdin is not None:
+                process.stdin.close()
