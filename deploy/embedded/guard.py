@@ -1,7 +1,8 @@
 """Runs one server in a session of its own and ends the whole session with whoever started it.
 
-Run by path, not imported: ``python guard.py GRACE_S REMOVE_DIR COMMAND...``. Standard input is a pipe
-from the parent; its end of file means that the parent has closed it or is dead, however it died.
+Run by path, not imported: ``python guard.py GRACE_S REMOVE_DIR COMMAND...``. Standard input is a
+pipe from the parent; its end of file means that the parent has closed it or is dead, however it
+died.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Apache Kafka itself on one KRaft node: a Java runtime from a wheel, the jars from Maven Central."""
+"""Apache Kafka itself, one KRaft node: Java from a wheel, the jars from Maven Central."""
 
 import shlex
 from collections.abc import Callable

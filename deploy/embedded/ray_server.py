@@ -1,7 +1,6 @@
 """A local Ray head node, lean and on the loopback address, that other processes join."""
 
 import sys
-import sysconfig
 import tempfile
 from pathlib import Path
 from typing import Final
@@ -35,8 +34,9 @@ class RayServer:
         self.server = Server(
             "Ray",
             [
-                *(sys.executable, str(Path(sysconfig.get_path("scripts")) / "ray"), "start"),
+                *(sys.executable, "-c", "from ray.scripts.scripts import main; main()", "start"),
                 *("--head", "--block", "--include-dashboard=false", "--no-monitor"),
+                *("--include-log-monitor=false", f"--ray-client-server-port={free_port()}"),
                 f"--node-ip-address={LOOPBACK}",
                 f"--port={self.address.rpartition(':')[2]}",
                 f"--temp-dir={temp_dir}",

@@ -47,15 +47,15 @@ class _Embedded(Protocol):
 class EmbeddedStack:
     """Kafka, Redis, Ray and a payload folder on the loopback address, for as long as the context.
 
-    Ports are free ones; data stays under `folder` and is found again by the next start there. When the
-    context or this process ends, even by SIGKILL, no process of the stack is left.
+    Ports are free ones; data stays under `folder` and is found again by the next start there. When
+    the context or this process ends, even by SIGKILL, no process of the stack is left.
 
     Args:
         folder: Where data and log files go; one stack at a time.
         kafka: Start Kafka, unless its address is given.
         redis: Start Redis, unless its address is given.
         ray: Start Ray, unless its address is given.
-        redis_flavour: Redis from the search path, Valkey from the wheel, or the first that is there.
+        redis_flavour: Redis from the search path, Valkey from its wheel, or what is there.
         given: Addresses of servers that run already.
         on_progress: Takes lines for people.
 
@@ -104,6 +104,10 @@ class EmbeddedStack:
         trace: TracebackType | None,
     ) -> None:
         self._stop()
+
+    def pids(self) -> Mapping[str, int]:
+        """Process id of the session of each server that runs here."""
+        return {name: embedded.server.pid for name, embedded in self._servers.items()}
 
     def ended(self) -> str | None:
         """The name of a server that should run and does not, or None."""
