@@ -414,4 +414,8 @@ MESSAGES: Final[dict[str, type[Message]]] = {
 def json_schema(name: str) -> dict[str, Any]:
     """The JSON Schema (draft 2020-12) of one message, as published under ``connectors/schemas``."""
     schema = MESSAGES[name].model_json_schema(by_alias=True)
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": f"urn:hololine:schema:{name}:v1",
+        **schema,
+    }
