@@ -108,6 +108,9 @@ class Line(Message):
 
     def policy(self) -> LinePolicy:
         """What decides joins on this line, to be frozen under its digest."""
+        joined = {PROCESS_ITEM, *self.inline_modalities()}
         return LinePolicy(
-            retention_ms=self.topics.retention_ms, stations=self.owners(), products=self.products
+            retention_ms=self.topics.retention_ms,
+            stations={item: name for item, name in self.owners().items() if item in joined},
+            products=self.products,
         )
