@@ -1,1 +1,1 @@
-"""Records -> joined evidence."""
+"""Records of the stations -> joined evidence -> one published verdict per part and revision."""

@@ -1,0 +1,40 @@
+-- WATERMARK: where a cold replay may start, and the policy in force there. Returns {'OK', offset, digest}.
+-- It holds every part with state or with an unpublished revision and every undelivered dead letter, and
+-- it never lies inside the span of an evicted part.
+local problem = guard()
+if problem then return {problem} end
+local applied = tonumber(redis.call('HGET', meta, 'applied'))
+local low = applied + 1
+local function lower(key)
+  local first = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+  if first[2] and tonumber(first[2]) < low then low = tonumber(first[2]) end
+end
+lower(opens)
+lower(outbox)
+local moved = true
+while moved do
+  moved = false
+  for _, part in ipairs(redis.call('ZRANGEBYSCORE', spans, low, '+inf')) do
+    local opening = number(redis.call('ZSCORE', markers, part), nil)
+    if opening and opening < low then
+      low = opening
+      moved = true
+    end
+  end
+end
+redis.call('ZREMRANGEBYSCORE', spans, '-inf', '(' .. low)
+local log = cjson.decode(redis.call('HGET', policies, 'log'))
+local trimmed = false
+while #log > 1 and log[2][1] < low do
+  table.remove(log, 1)
+  trimmed = true
+end
+if trimmed then
+  local needed = {log = true}
+  for _, entry in ipairs(log) do needed[entry[2]] = true end
+  for _, digest in ipairs(redis.call('HKEYS', policies)) do
+    if not needed[digest] then redis.call('HDEL', policies, digest) end
+  end
+end
+redis.call('HSET', policies, 'log', cjson.encode(log))
+return {'OK', low, log[1][2]}

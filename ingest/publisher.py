@@ -1,0 +1,131 @@
+"""Verdicts into the log, and the proof that they are there.
+
+One session's side of ``verdicts[p]``: a transactional producer that fences the sessions before, and a reader
+without a group, committed records only, that reads back what was published. What counts is what was read back.
+"""
+
+from collections.abc import Sequence
+
+import structlog
+
+from connectors.clock import Clock
+from connectors.cloudevents import headers_of
+from connectors.errors import MalformedMessage, SessionEnd
+from connectors.line import Line
+from connectors.messages import Verdict
+from connectors.ports import Log, Outgoing
+from ingest.store import JoinStore, Published
+
+READ_BACK_S_MAX = 30.0
+_RUN = 500
+
+logger = structlog.get_logger()
+
+
+class Publisher:
+    """Publishes chosen verdicts of one partition and confirms them in the store.
+
+    Args:
+        log: The broker.
+        line: The line.
+        partition: Which partition of records and verdicts.
+        store: Where confirmations go.
+        clock: For the bound on read-back.
+    """
+
+    def __init__(
+        self, *, log: Log, line: Line, partition: int, store: JoinStore, clock: Clock
+    ) -> None:
+        self._line = line
+        self._topic = line.topic("verdicts")
+        self._partition = partition
+        self._store = store
+        self._clock = clock
+        self._writer = log.transactional_writer(f"{line.name}.p{partition}")
+        self._reader = log.partition_reader(self._topic, partition)
+        self._awaited: dict[int, float] = {}
+        self.published = 0
+
+    def fence(self) -> None:
+        """Earlier sessions can publish no more, and what they left open is settled."""
+        self._writer.start()
+
+    def read_back(self, *, start: int) -> None:
+        """Confirm everything from `start` to the stable end, before anything new is published."""
+        self._reader.seek(max(start, self._reader.log_start()))
+        end = self._reader.stable_end()
+        give_up_s = self._clock.monotonic_s() + READ_BACK_S_MAX
+        while self._reader.position() < end:
+            if not self._confirm(timeout_s=0.2) and self._clock.monotonic_s() > give_up_s:
+                raise SessionEnd(f"read-back stands at {self._reader.position()} of {end}")
+
+    def publish(self, chosen: Sequence[tuple[Verdict, bytes]]) -> None:
+        """Commit the chosen verdicts, each under its chosen bytes, in one transaction."""
+        records = [
+            Outgoing(
+                topic=self._topic,
+                key=str(verdict.part).encode(),
+                value=raw,
+                headers=headers_of(
+                    verdict,
+                    source=f"/{self._line.site}/{self._line.area}/{self._line.line}/worker",
+                    subject=str(verdict.part),
+                    time_ns=self._clock.now_ns(),
+                    traceparent=verdict.traceparent,
+                ),
+                partition=self._partition,
+            )
+            for verdict, raw in chosen
+        ]
+        now_s = self._clock.monotonic_s()
+        for position in self._writer.publish(records):
+            self._awaited[position.offset] = now_s
+        self.published += len(records)
+
+    def confirm(self) -> None:
+        """Confirm what has come back since.
+
+        Raises:
+            SessionEnd: An acknowledged verdict is absent from the log, or did not come back in time.
+        """
+        if not self._awaited:
+            return
+        self._confirm(timeout_s=0.002)
+        oldest = min(self._awaited, default=None)
+        if oldest is None:
+            return
+        if self._reader.position() > oldest:
+            raise SessionEnd(f"verdict at offset {oldest} was acknowledged and is not in the log")
+        if self._clock.monotonic_s() - self._awaited[oldest] > READ_BACK_S_MAX:
+            raise SessionEnd(f"verdict at offset {oldest} did not come back")
+
+    @property
+    def waiting(self) -> bool:
+        """Whether published verdicts have yet to be read back."""
+        return bool(self._awaited)
+
+    def close(self) -> None:
+        """Free threads and sockets."""
+        self._reader.close()
+        self._writer.close()
+
+    def _confirm(self, *, timeout_s: float) -> bool:
+        records = self._reader.poll(timeout_s=timeout_s, limit=_RUN)
+        published = []
+        for record in records:
+            self._awaited.pop(record.offset, None)
+            try:
+                verdict = Verdict.from_bytes(record.value or b"")
+            except MalformedMessage:
+                logger.error("foreign_verdict", offset=record.offset, topic=self._topic)
+                continue
+            published.append(
+                Published(
+                    part=str(verdict.part),
+                    revision=verdict.revision,
+                    opened_offset=verdict.evidence.opened_offset,
+                )
+            )
+        if records:
+            self._store.confirm(published, pub=self._reader.position())
+        return bool(records)

@@ -1,0 +1,179 @@
+"""The worker process: a consumer group assigns partitions, each partition is one session in one thread.
+
+Revocation ends a session; anything unexpected ends the process, and the supervisor starts it anew.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from connectors.clock import Clock
+from connectors.errors import SessionEnd
+from connectors.line import Line
+from connectors.ports import Committed, GroupMember, Log, LogWriter, Scorer
+from ingest.policies import PolicyBook
+from ingest.session import Session
+from ingest.store import JoinStore
+
+PARTITIONS_MAX: Final = 8
+COMMIT_S: Final = 2.0
+STOP_S: Final = 15.0
+
+logger = structlog.get_logger()
+
+
+class Worker:
+    """Runs the sessions of the partitions that the group assigns to this process.
+
+    Args:
+        line: The line.
+        log: The broker.
+        stores: Makes the join store of a partition; each session has its own connection.
+        scorer: Judges evidence; shared.
+        clock: Monotonic time for bounds.
+        instance: Static group identity, unique among the line's workers.
+    """
+
+    def __init__(
+        self,
+        *,
+        line: Line,
+        log: Log,
+        stores: Callable[[int], JoinStore],
+        scorer: Scorer,
+        clock: Clock,
+        instance: str,
+    ) -> None:
+        self._line = line
+        self._log = log
+        self._stores = stores
+        self._scorer = scorer
+        self._clock = clock
+        self._policies = PolicyBook(log=log, topic=line.topic("policies"), own=line.policy())
+        self._writer: LogWriter = log.writer()
+        self._member: GroupMember = log.member(
+            group=f"{line.name}.worker", topic=line.topic("records"), instance=instance
+        )
+        self._running: dict[int, _Running] = {}
+        self._committed: dict[int, Committed] = {}
+        self._committed_s = 0.0
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set.
+
+        Raises:
+            SessionEnd: A session ended unexpectedly; end the process at once.
+        """
+        try:
+            while not stop.is_set():
+                owned = self._member.poll(timeout_s=0.1)
+                for partition in self._running.keys() - owned:
+                    self._running.pop(partition).end()
+                for partition in sorted(owned - self._running.keys()):
+                    self._start(partition)
+                for running in self._running.values():
+                    running.check()
+                self._commit()
+        finally:
+            for running in self._running.values():
+                running.end()
+            self._commit(at_once=True)
+            self._member.close()
+            self._writer.close()
+
+    def _start(self, partition: int) -> None:
+        if len(self._running) >= PARTITIONS_MAX:
+            raise SessionEnd(f"more than {PARTITIONS_MAX} partitions; start another worker")
+        committed = self._member.committed(partition)
+        if committed is None:
+            committed = self._first_position(partition)
+        session = Session(
+            line=self._line,
+            partition=partition,
+            committed=committed,
+            log=self._log,
+            store=self._stores(partition),
+            scorer=self._scorer,
+            policies=self._policies,
+            writer=self._writer,
+            clock=self._clock,
+        )
+        self._running[partition] = _Running(session)
+
+    def _first_position(self, partition: int) -> Committed:
+        """Commit where the partition begins and under which policy, before anything is read.
+
+        A replay then starts under the same policy, whatever the line file says by then.
+        """
+        reader = self._log.partition_reader(self._line.topic("records"), partition)
+        try:
+            first = Committed(offset=reader.log_start(), metadata=self._policies.own.digest)
+        finally:
+            reader.close()
+        self._member.commit({partition: first})
+        return first
+
+    def _commit(self, *, at_once: bool = False) -> None:
+        now_s = self._clock.monotonic_s()
+        if not at_once and now_s - self._committed_s < COMMIT_S:
+            return
+        self._committed_s = now_s
+        fresh = {
+            partition: running.session.watermark
+            for partition, running in self._running.items()
+            if running.session.watermark is not None
+            and running.session.watermark != self._committed.get(partition)
+        }
+        if fresh:
+            self._member.commit(fresh)
+            self._committed.update(fresh)
+
+
+class _Running:
+    """A session in its thread."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._stop = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(
+            target=self._run, name=f"session-{session.partition}", daemon=True
+        )
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            self.session.run(self._stop)
+        except BaseException as error:  # noqa: BLE001 - carried to the main thread, which ends on it
+            self._error = error
+
+    def check(self) -> None:
+        """Raise what the session raised."""
+        if self._error is not None:
+            raise self._error
+
+    def end(self) -> None:
+        """The session has ended, or has had its time."""
+        self._stop.set()
+        self._thread.join(STOP_S)
+        if self._thread.is_alive():
+            raise SessionEnd(f"session {self.session.partition} did not end in {STOP_S} s")
+
+
+def run_worker(
+    *,
+    line: Line,
+    log: Log,
+    stores: Callable[[int], JoinStore],
+    scorer: Scorer,
+    clock: Clock,
+    instance: str,
+    stop: threading.Event,
+) -> None:
+    """Work as one of the line's workers until `stop` is set; see `Worker`."""
+    worker = Worker(
+        line=line, log=log, stores=stores, scorer=scorer, clock=clock, instance=instance
+    )
+    worker.run(stop)

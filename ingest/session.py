@@ -1,0 +1,273 @@
+"""One partition's session: takeover, then the loop that joins, judges and publishes.
+
+One thread issues every script. Anything unexpected ends the session, and with it the process: the
+start is the one recovery path, so there is no second one to get wrong.
+"""
+
+import threading
+import uuid
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
+from typing import Final
+
+import structlog
+
+from connectors.clock import Clock
+from connectors.errors import OutOfRange
+from connectors.line import Line
+from connectors.messages import Disposition, Evidence, PolicyChange, Verdict
+from connectors.ports import Committed, Log, LogWriter, Outgoing, Scorer
+from ingest.broker_time import Ticker
+from ingest.events import Event
+from ingest.evidence import evidence_of
+from ingest.intake import Intake
+from ingest.letters import DeadLetters
+from ingest.policies import PolicyBook
+from ingest.publisher import Publisher
+from ingest.store import Applied, JoinStore, Leased
+
+RUN_RECORDS_MAX: Final = 256
+LEASE_MAX: Final = 64
+BATCHES_IN_FLIGHT_MAX: Final = 8
+READY_MAX: Final = 4096
+"""Above this many unjudged revisions the session stops reading records until the scorer catches up."""
+PROBE_S: Final = 1.0
+WATERMARK_S: Final = 1.0
+POISON_REASONS: Final = ("payload_", "poison:")
+_POLL_BUSY_S: Final = 0.002
+_POLL_IDLE_S: Final = 0.02
+_UNKNOWN: Final = Applied(taken=0, applied=-1, ready=1, outbox=1, next_due_ms=0)
+
+logger = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judging:
+    """A batch that the scorer has."""
+
+    evidences: list[Evidence]
+    answer: "Future[list[Verdict]]"
+    leased_s: float
+
+
+class Session:
+    """Owns one partition until `run` returns or raises.
+
+    Args:
+        line: The line.
+        partition: Which partition of records and verdicts.
+        committed: The group's committed position, and the policy in force there.
+        log: The broker.
+        store: The partition's join state.
+        scorer: Judges evidence.
+        policies: Bodies of policies.
+        writer: Shared idempotent writer of ticks, policies and dead letters.
+        clock: Monotonic time for bounds; wall time never decides anything.
+    """
+
+    def __init__(
+        self,
+        *,
+        line: Line,
+        partition: int,
+        committed: Committed,
+        log: Log,
+        store: JoinStore,
+        scorer: Scorer,
+        policies: PolicyBook,
+        writer: LogWriter,
+        clock: Clock,
+    ) -> None:
+        self.partition = partition
+        self._records = line.topic("records")
+        self._committed = committed
+        self._store = store
+        self._scorer = scorer
+        self._policies = policies
+        self._writer = writer
+        self._clock = clock
+        self._reader = log.partition_reader(self._records, partition)
+        self._intake = Intake(
+            line=line, partitions=log.partition_count(self._records), policies=policies
+        )
+        self._publisher = Publisher(
+            log=log, line=line, partition=partition, store=store, clock=clock
+        )
+        self._letters = DeadLetters(
+            log=log, line=line, partition=partition, store=store, writer=writer
+        )
+        self._ticker = Ticker(writer=writer, topic=self._records, partition=partition, clock=clock)
+        self._pending: list[Event] = []
+        self._judging: list[Judging] = []
+        self._state = _UNKNOWN
+        self._probed_s = self._marked_s = 0.0
+        self.watermark: Committed | None = None
+        """Newest position that the group may commit; read by the worker's main thread."""
+
+    def run(self, stop: threading.Event) -> None:
+        """Take over, then work until `stop` is set.
+
+        Raises:
+            SessionEnd: What this session believed is no longer true; end the process.
+        """
+        try:
+            self._take_over()
+            while not stop.is_set():
+                self.step()
+        finally:
+            self._publisher.close()
+            self._reader.close()
+            self._store.close()
+
+    def step(self) -> None:
+        """One round: read, apply, lease, publish, confirm, deliver, tick, mark."""
+        self._read()
+        self._apply()
+        self._lease()
+        self._publish()
+        self._publisher.confirm()
+        if self._state.outbox:
+            self._letters.deliver()
+            self._state = replace(self._state, outbox=0)
+        self._ticker.step(
+            next_due_ms=self._state.next_due_ms,
+            applied=self._state.applied,
+            log_start=self._reader.log_start,
+        )
+        self._mark()
+
+    def _take_over(self) -> None:
+        token = uuid.uuid4().hex
+        self._publisher.fence()
+        slot = self._store.takeover(token)
+        if slot is None:
+            self._start_cold(token)
+        else:
+            self._publisher.read_back(start=slot.pub)
+            # What waits in the slot is not known yet: 1 makes the first round look.
+            self._state = replace(_UNKNOWN, applied=slot.applied)
+        self._reader.seek(self._state.applied + 1)
+        own = self._policies.own.digest
+        if (slot.policy if slot is not None else self._committed.metadata) != own:
+            change = PolicyChange(policy_digest=own).to_bytes()
+            self._writer.send(
+                Outgoing(topic=self._records, key=None, value=change, partition=self.partition)
+            )
+        logger.info(
+            "session_started",
+            partition=self.partition,
+            cold=slot is None,
+            applied=self._state.applied,
+        )
+
+    def _start_cold(self, token: str) -> None:
+        start = max(self._committed.offset, self._reader.log_start())
+        if start > self._committed.offset:
+            logger.error(
+                "records_lost_to_retention",
+                partition=self.partition,
+                committed=self._committed.offset,
+                log_start=start,
+            )
+        policy = self._policies.find(self._committed.metadata) or self._policies.own
+        body = policy.to_bytes().decode()
+        self._store.reset(token, applied=start - 1, policy=policy.digest, body=body)
+        self._state = replace(_UNKNOWN, applied=start - 1)
+        self._publisher.read_back(start=0)
+
+    def _read(self) -> None:
+        if self._pending or self._state.ready > READY_MAX:
+            return
+        busy = bool(self._judging) or self._publisher.waiting
+        try:
+            records = self._reader.poll(
+                timeout_s=_POLL_BUSY_S if busy else _POLL_IDLE_S, limit=RUN_RECORDS_MAX
+            )
+        except OutOfRange:
+            # The slot believes in a position that the log does not hold.
+            self._store.wipe()
+            raise
+        for record in records:
+            self._pending.append(self._intake.read(record))
+            self._ticker.heard(record.timestamp_ms)
+
+    def _apply(self) -> None:
+        if not self._pending:
+            return
+        self._state = self._store.apply(self._pending)
+        self._pending = self._pending[self._state.taken :]
+
+    def _lease(self) -> None:
+        now_s = self._clock.monotonic_s()
+        room = len(self._judging) < BATCHES_IN_FLIGHT_MAX
+        wanted = LEASE_MAX if self._state.ready and room else 0
+        if not wanted and now_s - self._probed_s < PROBE_S:
+            return
+        self._probed_s = now_s
+        leased, left = self._store.lease(wanted)
+        self._state = replace(self._state, ready=left)
+        self._judge(leased, now_s)
+
+    def _judge(self, leased: Sequence[Leased], now_s: float) -> None:
+        groups: dict[tuple[str, ...], list[Evidence]] = {}
+        for one in leased:
+            evidence = evidence_of(one, self._policies)
+            groups.setdefault((evidence.product, *evidence.modalities), []).append(evidence)
+        for evidences in groups.values():
+            self._judging.append(
+                Judging(evidences=evidences, answer=self._scorer.score(evidences), leased_s=now_s)
+            )
+
+    def _publish(self) -> None:
+        done: list[Judging] = []
+        waiting: list[Judging] = []
+        for judging in self._judging:
+            (done if judging.answer.done() else waiting).append(judging)
+        if not done:
+            return
+        self._judging = waiting
+        verdicts: list[Verdict] = []
+        for judging in done:
+            scored_ms = (self._clock.monotonic_s() - judging.leased_s) * 1e3
+            verdicts += [_timed(verdict, scored_ms) for verdict in judging.answer.result()]
+        offers = [(str(v.part), v.revision, v.to_bytes()) for v in verdicts]
+        chosen = [
+            (Verdict.from_bytes(choice.verdict), choice.verdict)
+            for choice in self._store.choose(offers)
+            if choice.verdict is not None
+        ]
+        self._tell_of_poison([verdict for verdict, _ in chosen])
+        if chosen:
+            self._publisher.publish(chosen)
+
+    def _tell_of_poison(self, verdicts: Sequence[Verdict]) -> None:
+        poisoned = False
+        for verdict in verdicts:
+            if verdict.disposition is not Disposition.UNDECIDABLE:
+                continue
+            for reason in verdict.reasons:
+                if reason.startswith(POISON_REASONS):
+                    self._letters.poison(verdict, reason)
+                    poisoned = True
+        if poisoned:
+            self._letters.flush()
+
+    def _mark(self) -> None:
+        now_s = self._clock.monotonic_s()
+        if now_s - self._marked_s < WATERMARK_S:
+            return
+        self._marked_s = now_s
+        mark = self._store.watermark()
+        self.watermark = Committed(offset=mark.offset, metadata=mark.policy)
+
+
+def _timed(verdict: Verdict, scored_ms: float) -> Verdict:
+    """The verdict with the join's and the whole scoring call's times beside the scorer's own."""
+    evidence = verdict.evidence
+    timings_ms = {
+        **verdict.timings_ms,
+        "join": float(evidence.closed_at_ms - evidence.opened_at_ms),
+        "scoring": round(scored_ms, 3),
+    }
+    return verdict.model_copy(update={"timings_ms": timings_ms})

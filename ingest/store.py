@@ -1,0 +1,317 @@
+"""The join's state: the `JoinStore` port and its Redis implementation.
+
+Redis is a cache of the log that may go back in time at any moment. So every script carries the
+session's random token and the counter `seq`, and adds one to it; an answer that shows anything else
+than this session left ends the session. Nothing here retries: errors reach the protocol.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from connectors.errors import Fenced, Gap, Poison
+from ingest.events import (
+    AliasEvent,
+    Event,
+    ForceEvent,
+    PolicyEvent,
+    RefusedEvent,
+    TickEvent,
+)
+from ingest.joiner import Capture
+
+_LUA: Final = Path(__file__).parent / "lua"
+_SCRIPTS: Final = (
+    *("takeover", "reset", "apply", "lease", "choose", "confirm", "watermark", "letters"),
+)
+_KEYS: Final = (
+    *("meta", "parts", "due", "opens", "ready", "leased", "evidence", "chosen"),
+    *("published", "markers", "spans", "outbox", "policies"),
+)
+TICK_SLICE_PARTS: Final = 128
+"""How many parts one call may close or evict, so that no script holds Redis for long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slot:
+    """Where the session before left a slot."""
+
+    applied: int  # last offset of records that was applied
+    pub: int  # next offset of verdicts to be read back
+    policy: str  # digest in force at `applied`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """What an APPLY did."""
+
+    taken: int  # events of the run that are done; fewer than given: call again from there
+    applied: int
+    ready: int
+    outbox: int
+    next_due_ms: int | None  # broker time at which a tick will have something to do
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Leased:
+    """A revision to be judged; `frozen` is the evidence as the store keeps it."""
+
+    part: str
+    revision: int
+    frozen: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """The verdict that was offered first; None when one is published already."""
+
+    verdict: bytes | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """A verdict as it was read back from the log."""
+
+    part: str
+    revision: int
+    opened_offset: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watermark:
+    """Where a cold replay may start, and the policy in force there."""
+
+    offset: int
+    policy: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter:
+    """A dead letter that waits for delivery; its bytes are read again from the log."""
+
+    offset: int
+    field: str
+    reason: str
+
+
+class JoinStore(Protocol):
+    """One partition's join state, guarded by (token, seq).
+
+    Every method but `takeover`, `reset` and `wipe` raises `Fenced` when another session has taken
+    over, and `Gap` when the state is not where this session left it; either ends the session.
+    """
+
+    def takeover(self, token: str) -> Slot | None:
+        """This session owns the slot; None when the slot is cold and needs `reset`."""
+        ...
+
+    def reset(self, token: str, *, applied: int, policy: str, body: str) -> None:
+        """The slot is empty, owned, and continues after offset `applied` under `policy`."""
+        ...
+
+    def apply(self, events: Sequence[Event]) -> Applied:
+        """Take a run of events in offset order."""
+        ...
+
+    def wipe(self) -> None:
+        """The slot is cold: what it believed must not be believed again."""
+        ...
+
+    def lease(self, limit: int) -> tuple[list[Leased], int]:
+        """Hand out up to `limit` ready revisions; how many are left ready comes beside them.
+
+        With 0 it only probes that the slot is still ours.
+        """
+        ...
+
+    def choose(self, offers: Sequence[tuple[str, int, bytes]]) -> list[Choice]:
+        """Offer (part, revision, verdict); the first offer for a revision wins for ever."""
+        ...
+
+    def confirm(self, published: Sequence[Published], *, pub: int) -> None:
+        """These verdicts were read back; the next read-back starts at `pub`."""
+        ...
+
+    def watermark(self) -> Watermark:
+        """Where a cold replay may start."""
+        ...
+
+    def letters(self, *, delivered_below: int, limit: int) -> list[Letter]:
+        """Forget letters below an offset; return the oldest that remain."""
+        ...
+
+    def close(self) -> None:
+        """Free the connection."""
+        ...
+
+
+def row_of(event: Event) -> list[Any]:
+    """The event as `apply.lua` reads it."""
+    at = [event.offset, event.logged_at_ms]
+    match event:
+        case Capture():
+            return [
+                *("capture", *at, event.part, event.product, event.station, event.item),
+                *(event.sequence, event.event_id, event.captured_at_ms, event.head, event.body),
+                list(event.gap_ids),
+            ]
+        case TickEvent():
+            return ["tick", *at, event.log_start]
+        case AliasEvent():
+            return ["alias", *at, event.part, event.real_part_id]
+        case ForceEvent():
+            return ["force", *at, event.part]
+        case PolicyEvent():
+            return ["policy", *at, event.digest, event.body]
+        case RefusedEvent():
+            return ["refused", *at, event.field, event.reason]
+
+
+class RedisJoinStore:
+    """`JoinStore` in Redis (>= 6.2) or Valkey; one connection, no retries.
+
+    Args:
+        url: Address of the server, such as ``redis://127.0.0.1:6379/0``.
+        slot: Hash tag, ``<site>.<area>.<line>.p<N>``: all keys lie in one cluster slot.
+        timeout_s: Bound of every call.
+    """
+
+    def __init__(self, url: str, slot: str, *, timeout_s: float = 5.0) -> None:
+        self._redis: Any = redis.Redis.from_url(
+            url,
+            retry=Retry(NoBackoff(), 0),
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
+            single_connection_client=True,
+        )
+        self._keys = [f"hololine:{{{slot}}}:{key}" for key in _KEYS]
+        self._shas: dict[str, str] = {}
+        self._token = ""
+        self._seq = 0
+
+    def takeover(self, token: str) -> Slot | None:
+        """See `JoinStore.takeover`."""
+        _check_server(self._redis)
+        prelude = (_LUA / "prelude.lua").read_text()
+        for name in _SCRIPTS:
+            source = prelude + (_LUA / f"{name}.lua").read_text()
+            self._shas[name] = self._redis.script_load(source)
+        self._token = token
+        held = self._run("takeover", token)
+        if held is None:
+            return None
+        self._seq = int(held[0])
+        return Slot(applied=int(held[1]), pub=int(held[2]), policy=held[3].decode())
+
+    def reset(self, token: str, *, applied: int, policy: str, body: str) -> None:
+        """See `JoinStore.reset`."""
+        self._run("reset", token, applied, policy, body)
+        self._token, self._seq = token, 0
+
+    def apply(self, events: Sequence[Event]) -> Applied:
+        """See `JoinStore.apply`."""
+        rows = json.dumps([row_of(event) for event in events], separators=(",", ":"))
+        taken, applied, ready, outbox, due = self._guarded("apply", rows, TICK_SLICE_PARTS)
+        return Applied(
+            taken=taken,
+            applied=applied,
+            ready=ready,
+            outbox=outbox,
+            next_due_ms=int(float(due)) if due else None,
+        )
+
+    def wipe(self) -> None:
+        """See `JoinStore.wipe`."""
+        self._redis.delete(*self._keys)
+
+    def lease(self, limit: int) -> tuple[list[Leased], int]:
+        """See `JoinStore.lease`."""
+        left, *flat = self._guarded("lease", limit)
+        leased = []
+        for member, frozen in zip(flat[::2], flat[1::2], strict=True):
+            part, revision = member.decode().rsplit("#", 1)
+            leased.append(Leased(part=part, revision=int(revision), frozen=json.loads(frozen)))
+        return leased, left
+
+    def choose(self, offers: Sequence[tuple[str, int, bytes]]) -> list[Choice]:
+        """See `JoinStore.choose`."""
+        arguments: list[Any] = []
+        for part, revision, verdict in offers:
+            arguments += [f"{part}#{revision}", verdict]
+        flat = self._guarded("choose", *arguments)
+        return [
+            Choice(verdict=None if done else verdict)
+            for verdict, done in zip(flat[::2], flat[1::2], strict=True)
+        ]
+
+    def confirm(self, published: Sequence[Published], *, pub: int) -> None:
+        """See `JoinStore.confirm`."""
+        arguments: list[Any] = []
+        for one in published:
+            arguments += [one.part, one.revision, one.opened_offset]
+        self._guarded("confirm", pub, *arguments)
+
+    def watermark(self) -> Watermark:
+        """See `JoinStore.watermark`."""
+        offset, digest = self._guarded("watermark")
+        return Watermark(offset=offset, policy=digest.decode())
+
+    def letters(self, *, delivered_below: int, limit: int) -> list[Letter]:
+        """See `JoinStore.letters`."""
+        letters = []
+        for raw in self._guarded("letters", delivered_below, limit):
+            offset, field, reason = json.loads(raw)
+            letters.append(Letter(offset=int(offset), field=field, reason=reason))
+        return letters
+
+    def close(self) -> None:
+        """See `JoinStore.close`."""
+        self._redis.close()
+
+    def _guarded(self, name: str, *arguments: Any) -> list[Any]:
+        reply = self._run(name, self._token, self._seq, *arguments)
+        status = reply[0].decode()
+        if status == "FENCED":
+            raise Fenced(f"{name}: another session owns this partition")
+        if status != "OK":
+            raise Gap(f"{name}: Redis is not where this session left it (seq {self._seq})")
+        self._seq += 1
+        return list(reply[1:])
+
+    def _run(self, name: str, *arguments: Any) -> Any:
+        """Call one script.
+
+        A script that fails half-way may have written half: wiped, the start recovers it.
+        """
+        try:
+            return self._redis.evalsha(self._shas[name], len(self._keys), *self._keys, *arguments)
+        except redis.exceptions.NoScriptError as error:
+            raise Gap(f"{name}: Redis has lost its scripts") from error
+        except redis.exceptions.ResponseError as error:
+            self.wipe()
+            raise Gap(f"{name}: script failed, slot wiped: {error}") from error
+        except redis.exceptions.RedisError as error:
+            raise Gap(f"{name}: Redis did not answer: {error}") from error
+
+
+def _check_server(client: Any) -> None:
+    """The server never forgets a key on its own.
+
+    Raises:
+        Poison: `maxmemory-policy` would evict keys; names the setting and the remedy.
+        Gap: Redis did not answer.
+    """
+    try:
+        policy = client.config_get("maxmemory-policy").get("maxmemory-policy", "noeviction")
+    except redis.exceptions.ResponseError:
+        return  # managed servers hide CONFIG; `seq` still notices a lost key
+    except redis.exceptions.RedisError as error:
+        raise Gap(f"takeover: Redis did not answer: {error}") from error
+    if policy != "noeviction":
+        raise Poison("maxmemory-policy", f"is {policy}; set it to noeviction on the Redis server")
