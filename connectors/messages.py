@@ -12,56 +12,28 @@ from hashlib import sha256
 from typing import Annotated, Any, Final, Literal, Self
 from uuid import UUID, uuid5
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from connectors.errors import MalformedMessage
+from connectors.message_base import (
+    Digest,
+    Finite,
+    Fraction,
+    Label,
+    Message,
+    PartId,
+    Sha256,
+    Slug,
+    TimeNs,
+    inconsistent,
+    malformed,
+)
 
 RECORD_BYTES_MAX: Final = 16 * 1024
 PROCESS_ITEM: Final = "process"
 """The name under which a part's process values are expected, beside the modalities."""
 
 _VERDICT_NAMESPACE: Final = UUID("6f1e8f5c-52a8-5b0e-9d3e-1f7e2a9c4b10")
-
-PartId = Annotated[str, Field(pattern=r"^[\x21-\x7e]{1,128}$")]
-Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,63}$")]
-Label = Annotated[str, Field(pattern=r"^[\x20-\x7e]{1,128}$")]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Digest = Sha256
-TimeNs = Annotated[int, Field(gt=0, lt=2**63)]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class Message(BaseModel):
-    """Base of every message: frozen, strict, closed to unknown fields."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", populate_by_name=True)
-
-    @classmethod
-    def from_bytes(cls, raw: bytes) -> Self:
-        """Decode one message from its JSON bytes.
-
-        Raises:
-            MalformedMessage: `raw` is not JSON in UTF-8, or breaks a field's contract; the first
-                field that breaks is named.
-        """
-        try:
-            return cls.model_validate_json(raw)
-        except ValidationError as error:
-            raise malformed(error) from error
-
-    def to_bytes(self) -> bytes:
-        """The canonical JSON bytes: fields in their declared order, no white space."""
-        return self.model_dump_json(by_alias=True, exclude_none=True).encode()
-
-
-def malformed(error: ValidationError) -> MalformedMessage:
-    """The error that names the first broken field and says how many more there are."""
-    errors = error.errors(include_input=False, include_url=False)
-    first = errors[0]
-    field = ".".join(str(step) for step in first["loc"]) or "body"
-    more = f" (and {len(errors) - 1} more)" if len(errors) > 1 else ""
-    return MalformedMessage(field, f"{first['msg']}{more}")
 
 
 class PartKey(Message):
@@ -144,9 +116,9 @@ class StationRecord(Message):
     def _consistent(self) -> Self:
         expected = event_id_of(self.part, self.station, self.modality, self.capture_sequence)
         if self.event_id != expected:
-            raise ValueError(f"event_id must be {expected}: hash of part|station|modality|sequence")
+            raise inconsistent("event_id", f"must be {expected}: part|station|modality|sequence")
         if (self.payload is None) != (self.modality == PROCESS_ITEM):
-            raise ValueError("payload goes with a capture; process values go without one")
+            raise inconsistent("payload", "goes with a capture; process values go without one")
         return self
 
 
