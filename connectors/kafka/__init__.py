@@ -1,0 +1,6 @@
+"""The log on Apache Kafka; the only import of the `kafka` package."""
+
+from connectors.kafka.log import KafkaLog
+from connectors.partitioner import murmur2_partition
+
+__all__ = ["KafkaLog", "murmur2_partition"]

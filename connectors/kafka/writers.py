@@ -1,0 +1,178 @@
+"""Writing: idempotent at-least-once, and verdicts in transactions under a deadline."""
+
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from typing import Any, Final, TypeVar
+
+from kafka import KafkaProducer, errors
+
+from connectors.errors import Backpressure, DeadlineExceeded, Fenced, Unavailable
+from connectors.kafka.client import ANSWER_TIMEOUT_S, CLOSE_TIMEOUT_S, connect, translated
+from connectors.ports import LogPosition, Outgoing
+
+IN_FLIGHT_MAX: Final = 10_000
+"""Records that may wait for their acknowledgement; the library's own buffer has no bound."""
+
+BACKPRESSURE_WAIT_S: Final = 5.0
+DELIVERY_TIMEOUT_S: Final = 20.0
+COMMIT_TIMEOUT_S: Final = 10.0
+
+TRANSACTION_BACKOFF_MS: Final = 5
+"""A transaction right after another waits this long for the coordinator; the default costs 100."""
+
+TRANSACTION_TIMEOUT_MS: Final = 15_000
+"""A transaction that a dead worker left open hides what follows for this long at most."""
+
+_FENCING: Final = (errors.ProducerFencedError, errors.InvalidProducerEpochError)
+_Result = TypeVar("_Result")
+
+
+class KafkaLogWriter:
+    """`connectors.ports.LogWriter`; any thread may send."""
+
+    def __init__(self, servers: str, client_id: str) -> None:
+        self._room = threading.BoundedSemaphore(IN_FLIGHT_MAX)
+        self._producer: Any = connect(
+            KafkaProducer,
+            servers,
+            client_id=client_id,
+            enable_idempotence=True,
+            max_block_ms=int(ANSWER_TIMEOUT_S * 1000),
+            delivery_timeout_ms=int(DELIVERY_TIMEOUT_S * 1000),
+        )
+
+    def send(self, record: Outgoing) -> Future[LogPosition]:
+        """See `LogWriter.send`."""
+        if not self._room.acquire(timeout=BACKPRESSURE_WAIT_S):
+            raise Backpressure(f"{IN_FLIGHT_MAX} records wait for the broker's acknowledgement")
+        future: Future[LogPosition] = Future()
+
+        def acknowledged(metadata: Any) -> None:
+            self._room.release()
+            future.set_result(_position(metadata))
+
+        def refused(error: BaseException) -> None:
+            self._room.release()
+            future.set_exception(Unavailable(f"{record.topic}: not acknowledged: {error}"))
+
+        try:
+            sent = _send(self._producer, record)
+        except errors.KafkaError as error:
+            refused(error)
+        else:
+            sent.add_callback(acknowledged)
+            sent.add_errback(refused)
+        return future
+
+    def flush(self, timeout_s: float) -> None:
+        """See `LogWriter.flush`."""
+        with translated(f"not every record was acknowledged within {timeout_s} s"):
+            self._producer.flush(timeout_s)
+
+    def close(self) -> None:
+        """See `LogWriter.close`."""
+        _close(self._producer)
+
+
+class KafkaTransactionalWriter:
+    """`connectors.ports.TransactionalWriter`, for one thread."""
+
+    def __init__(self, servers: str, client_id: str, transactional_id: str) -> None:
+        self._id = transactional_id
+        self._fenced = False
+        self._producer: Any = connect(
+            KafkaProducer,
+            servers,
+            client_id=client_id,
+            transactional_id=transactional_id,
+            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+            retry_backoff_ms=TRANSACTION_BACKOFF_MS,
+            max_block_ms=int(ANSWER_TIMEOUT_S * 1000),
+            delivery_timeout_ms=int(DELIVERY_TIMEOUT_S * 1000),
+        )
+
+    def start(self) -> None:
+        """See `TransactionalWriter.start`."""
+        with translated(f"could not take {self._id} over"):
+            self._producer.init_transactions()
+
+    def publish(self, records: Sequence[Outgoing]) -> list[LogPosition]:
+        """See `TransactionalWriter.publish`."""
+        if self._fenced:
+            raise Fenced(f"{self._id} was taken over")
+
+        def transaction() -> list[LogPosition]:
+            sent = self._append(records)
+            self._producer.commit_transaction()
+            return [_position(each.get(0)) for each in sent]
+
+        try:
+            return within(COMMIT_TIMEOUT_S, transaction, name=f"commit-{self._id}")
+        except _FENCING as error:
+            self._fenced = True
+            raise Fenced(f"{self._id} was taken over: {error}") from error
+        except errors.KafkaError as error:
+            raise DeadlineExceeded(
+                f"{self._id}: the commit's outcome is unknown: {error}"
+            ) from error
+
+    def close(self) -> None:
+        """See `TransactionalWriter.close`."""
+        _close(self._producer)
+
+    def _append(self, records: Sequence[Outgoing]) -> list[Any]:
+        """Acknowledged records of a transaction that is still open."""
+        self._producer.begin_transaction()
+        sent = [_send(self._producer, record) for record in records]
+        for each in sent:
+            each.get(COMMIT_TIMEOUT_S)
+        return sent
+
+
+def within(timeout_s: float, call: Callable[[], _Result], *, name: str) -> _Result:
+    """The result of `call`, run in a thread of its own that is abandoned after `timeout_s`.
+
+    kafka-python 3.0.12 waits without limit for a commit whose coordinator dies under it.
+
+    Raises:
+        DeadlineExceeded: `call` did not end in time; it may still take effect.
+    """
+    outcome: Future[_Result] = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(call())
+        except BaseException as error:  # noqa: BLE001 - raised again by the caller's thread
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, name=name, daemon=True).start()
+    try:
+        return outcome.result(timeout_s)
+    except TimeoutError as error:
+        raise DeadlineExceeded(f"{name} did not end within {timeout_s} s") from error
+
+
+def _send(producer: Any, record: Outgoing) -> Any:
+    return producer.send(
+        record.topic,
+        key=record.key,
+        value=record.value,
+        headers=list(record.headers),
+        partition=record.partition,
+    )
+
+
+def _position(metadata: Any) -> LogPosition:
+    return LogPosition(
+        partition=metadata.partition, offset=metadata.offset, timestamp_ms=metadata.timestamp
+    )
+
+
+def _close(producer: Any) -> None:
+    try:
+        producer.close(timeout=CLOSE_TIMEOUT_S)
+    except errors.KafkaError:
+        sender = producer._sender  # noqa: SLF001 - close() gives up with the threads running
+        sender.force_close()
+        sender.join(CLOSE_TIMEOUT_S)
