@@ -1,0 +1,139 @@
+"""Named extractors: a capture becomes 3136 patch features on the common grid.
+
+Built in: ``filter-bank`` (images, thermograms, height maps), ``surface`` and ``fpfh`` (organised
+clouds, height maps), and ``timm-<model>`` with weights from a safetensors file. Others plug in by
+the entry-point group ``hololine.extractors``: a callable like `Builder`.
+"""
+
+from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Final, Protocol
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from connectors.errors import Poison
+from inference.model.backbone import Backbone
+from inference.model.filter_bank import filter_bank
+from inference.model.grid import fill_holes
+from inference.model.surface import grid_cloud, surface
+from inference.preprocess import Capture
+
+ENTRY_POINTS: Final = "hololine.extractors"
+_TIMM: Final = "timm-"
+
+
+class Extractor(Protocol):
+    """Turns captures of one modality into patch features; a pure function of the capture."""
+
+    def extract(self, capture: Capture) -> Tensor:
+        """Return patches x dim float32 features of one capture, all finite."""
+        ...
+
+
+Builder = Callable[[Mapping[str, Tensor]], Extractor]
+"""Makes an extractor from the tensors that the bundle keeps for it (often none)."""
+
+
+class FilterBank:
+    """The built-in image extractor; holes of a height map are filled smoothly first."""
+
+    def extract(self, capture: Capture) -> Tensor:
+        """See `Extractor.extract`."""
+        return filter_bank(_image(capture))
+
+
+class Surface:
+    """The built-in extractor of organised clouds and height maps."""
+
+    def extract(self, capture: Capture) -> Tensor:
+        """See `Extractor.extract`."""
+        return surface(_cloud(capture))
+
+
+class Fpfh:
+    """Fast point feature histograms by open3d, one per patch, over two radii of neighbours.
+
+    Source: Rusu et al., "Fast point feature histograms for 3D registration", ICRA 2009; as an
+    anomaly feature: Horwitz and Hoshen, "Back to the feature", CVPRW 2023.
+    """
+
+    def extract(self, capture: Capture) -> Tensor:
+        """See `Extractor.extract`."""
+        from inference.fpfh import fpfh
+
+        return fpfh(_cloud(capture))
+
+
+class TimmBackbone:
+    """A pretrained network; floating captures are brought to the spread of a photograph."""
+
+    def __init__(self, model: str, weights: Mapping[str, Tensor]) -> None:
+        try:
+            self._network = Backbone(model, weights)
+        except (RuntimeError, ValueError) as error:
+            raise Poison("extractor", f"{_TIMM}{model}: {error}") from error
+
+    def extract(self, capture: Capture) -> Tensor:
+        """See `Extractor.extract`."""
+        image = _image(capture)
+        if capture.dtype == np.uint8:
+            image = image / 255
+        else:
+            image = 0.45 + 0.225 * (image - image.mean()) / image.std().clamp_min(1e-6)
+        features: Tensor = self._network(image)
+        return features
+
+
+_BUILT_IN: Final[Mapping[str, Builder]] = {
+    "filter-bank": lambda _: FilterBank(),
+    "surface": lambda _: Surface(),
+    "fpfh": lambda _: Fpfh(),
+}
+
+
+def build_extractor(name: str, weights: Mapping[str, Tensor]) -> Extractor:
+    """The extractor called `name`, holding `weights`.
+
+    Raises:
+        Poison: No such extractor (the known ones are named), or weights that do not fit.
+    """
+    if name.startswith(_TIMM):
+        return TimmBackbone(name.removeprefix(_TIMM), weights)
+    if name in _BUILT_IN:
+        return _BUILT_IN[name](weights)
+    plugged = {point.name: point for point in entry_points(group=ENTRY_POINTS)}
+    if name not in plugged:
+        known = sorted([*_BUILT_IN, *plugged, f"{_TIMM}<model>"])
+        raise Poison("extractor", f"{name!r} is none of {', '.join(known)}")
+    builder: Builder = plugged[name].load()
+    return builder(weights)
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        Poison: There is no such file, or it is no safetensors file.
+    """
+    try:
+        tensors: dict[str, Tensor] = load_file(path)
+    except Exception as error:
+        raise Poison("weights", f"{path}: {error}") from error
+    return tensors
+
+
+def _image(capture: Capture) -> Tensor:
+    """Channels first, float32, without holes."""
+    pixels = torch.from_numpy(np.ascontiguousarray(capture, dtype=np.float32))
+    image = pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
+    valid = torch.isfinite(image).all(0)
+    return image if bool(valid.all()) else fill_holes(image, valid)
+
+
+def _cloud(capture: Capture) -> Tensor:
+    points = torch.from_numpy(np.ascontiguousarray(capture, dtype=np.float32))
+    return grid_cloud(points) if points.ndim == 2 else points

@@ -1,0 +1,169 @@
+"""One product's model: any non-empty subset of its modalities becomes one score and one map.
+
+A present modality is searched in the bank of its own nominal features. An absent one is
+hallucinated from every present one; what each head predicts is searched in the bank of that head's
+nominal predictions, scaled, and averaged.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from inference.model.bank import Bank
+from inference.model.fusion import Fusion, sum_in_order
+from inference.model.heads import FeatureHead
+from inference.model.normalise import Normaliser
+from inference.model.promise import Calibration
+from inference.model.score import image_score
+
+Pair = tuple[str, str]
+"""(source, target) of a head."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Eye:
+    """What is known of one modality."""
+
+    normaliser: Normaliser
+    bank: Bank
+    false_colour: Float[Tensor, "dim 3"]
+    """Projects normalised features to red, green and blue around one half."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hallucinator:
+    """What one modality says about another."""
+
+    head: FeatureHead
+    bank: Bank
+    """Nominal predictions, made by heads that had not seen the part."""
+    scale: float
+    """Standard deviation of the image score over nominal parts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subset:
+    """How the parts with exactly these modalities present are judged."""
+
+    fusion: Fusion
+    map_low: float
+    """Fused patch values up to this are usual: transparent in the heat map."""
+    map_threshold: float
+    """Smoothed fused patch values above this make a region."""
+    map_high: float
+    """Fused patch values from this on are drawn at full strength."""
+    calibration: Calibration
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PatchMaps:
+    """Patch distances of one part: per present modality, and per (present, other) pair."""
+
+    real: Mapping[str, Float[Tensor, " patches"]]
+    predicted: Mapping[Pair, Float[Tensor, " patches"]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Columns:
+    """Per modality of the product, real or hallucinated: one image score and one patch map."""
+
+    scores: Mapping[str, Float[Tensor, ""]]
+    maps: Mapping[str, Float[Tensor, " patches"]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Judged:
+    """One part's scores under its subset; all in nominal standard deviations."""
+
+    score: Float[Tensor, ""]
+    score_without_hallucination: Float[Tensor, ""]
+    scores: Mapping[str, Float[Tensor, ""]]
+    maps: Mapping[str, Float[Tensor, " patches"]]
+    fused_map: Float[Tensor, " patches"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProductModel:
+    """All that judges one product; subsets are keyed by their sorted, ``+``-joined names."""
+
+    eyes: Mapping[str, Eye]
+    hallucinators: Mapping[Pair, Hallucinator]
+    subsets: Mapping[str, Subset]
+
+    def normalised(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Features as banks and heads take them."""
+        return {name: self.eyes[name].normaliser(raw) for name, raw in features.items()}
+
+    def hallucinate(self, features: Mapping[str, Tensor], target: str) -> list[Tensor]:
+        """What each present modality predicts of `target`, in the order of their names."""
+        return [
+            self.hallucinators[source, target].head(features[source]) for source in sorted(features)
+        ]
+
+    @torch.no_grad()
+    def patch_maps(self, features: Mapping[str, Tensor], *, targets: Iterable[str]) -> PatchMaps:
+        """Search what is present, and what it predicts of each of `targets`.
+
+        Args:
+            features: Normalised patch features of the present modalities.
+            targets: Modalities to hallucinate; a modality is never predicted from itself.
+        """
+        real = {name: self.eyes[name].bank.distances(features[name]) for name in sorted(features)}
+        predicted = {}
+        for target in targets:
+            for source in sorted(features.keys() - {target}):
+                pair = self.hallucinators[source, target]
+                predicted[source, target] = pair.bank.distances(pair.head(features[source]))
+        return PatchMaps(real=real, predicted=predicted)
+
+    def columns(self, maps: PatchMaps, present: Iterable[str]) -> Columns:
+        """One score and map per modality, seen as if only `present` were there."""
+        sources = sorted(present)
+        scores, columns = {}, {}
+        for name in self.eyes:
+            if name in sources:
+                columns[name] = maps.real[name]
+                scores[name] = image_score(columns[name])
+                continue
+            scaled = [
+                maps.predicted[source, name] / self.hallucinators[source, name].scale
+                for source in sources
+            ]
+            columns[name] = sum_in_order(scaled) / len(scaled)
+            scores[name] = sum_in_order([image_score(each) for each in scaled]) / len(scaled)
+        return Columns(scores=scores, maps=columns)
+
+    def judge(self, features: Mapping[str, Tensor]) -> Judged:
+        """Score one part from the normalised features of its present modalities."""
+        absent = sorted(self.eyes.keys() - features.keys())
+        columns = self.columns(self.patch_maps(features, targets=absent), features)
+        fusion = self.subsets[subset_name(features)].fusion
+        scores, maps = fusion.scaled(columns.scores), fusion.scaled(columns.maps)
+        return Judged(
+            score=fusion.fuse(scores),
+            score_without_hallucination=fusion.fuse({name: scores[name] for name in features}),
+            scores=scores,
+            maps=maps,
+            fused_map=fusion.fuse(maps),
+        )
+
+
+def subset_name(present: Iterable[str]) -> str:
+    """The key of a subset of modalities: sorted names, joined by ``+``."""
+    return "+".join(sorted(present))
+
+
+def subsets_of(modalities: Iterable[str]) -> list[tuple[str, ...]]:
+    """Every non-empty subset, each sorted, small ones first."""
+    names = sorted(modalities)
+    return [c for size in range(1, len(names) + 1) for c in combinations(names, size)]
+
+
+def pairs_of(modalities: Iterable[str]) -> list[Pair]:
+    """Every ordered pair of different modalities, sorted."""
+    names = sorted(modalities)
+    return [(source, target) for source in names for target in names if source != target]

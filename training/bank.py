@@ -1,0 +1,41 @@
+"""Normalisation, memory bank and false colours of one modality, from nominal patches."""
+
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from inference.model.bank import Bank
+from inference.model.coreset import greedy_coreset
+from inference.model.normalise import Normaliser
+from inference.model.product import Eye
+
+BANK_ROWS: Final = 2_000
+CANDIDATES_MAX: Final = 24_000
+"""Patches among which the coreset is chosen; its cost grows with them."""
+
+
+def fit_eye(rows: Tensor, *, seed: int) -> Eye:
+    """What is known of one modality, from raw nominal patches."""
+    normaliser = Normaliser.of(rows)
+    normal = normaliser(rows)
+    return Eye(
+        normaliser=normaliser, bank=fit_bank(normal, seed=seed), false_colour=_directions(normal)
+    )
+
+
+def fit_bank(rows: Tensor, *, seed: int) -> Bank:
+    """A bank of at most `BANK_ROWS` of `rows`, chosen to cover them."""
+    generator = torch.Generator().manual_seed(seed)
+    candidates = rows[torch.randperm(rows.shape[0], generator=generator)[:CANDIDATES_MAX]]
+    return Bank.of(candidates[greedy_coreset(candidates, BANK_ROWS, seed=seed)])
+
+
+def _directions(rows: Tensor) -> Tensor:
+    """The three main directions, scaled so that +-2.5 standard deviations fill the range 0..1."""
+    values, vectors = torch.linalg.eigh(torch.cov(rows.t().double()))
+    main = vectors[:, -3:].flip(1)
+    main = main * main.gather(0, main.abs().argmax(0, keepdim=True)).sign()
+    spread = values[-3:].flip(0).clamp_min(1e-12).sqrt()
+    directions: Tensor = (main / (5 * spread)).float()
+    return directions

@@ -1,0 +1,115 @@
+"""Scales, fusion and calibration of every subset, by masking the same complete parts.
+
+Tuning reads the tune role, calibration the calibrate role, once, with all else frozen.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inference.extractors import Extractor
+from inference.model.fusion import Fusion
+from inference.model.product import (
+    Columns,
+    PatchMaps,
+    ProductModel,
+    Subset,
+    subset_name,
+    subsets_of,
+)
+from inference.model.promise import Calibration
+from inference.model.score import image_score, smooth_map
+from training.datasets import PartSample
+from training.tokens import Progress, extract
+
+HALLUCINATED_WEIGHT: Final = 0.25
+"""What an absent modality counts beside a present one's 1 (see `training/LOG.md`)."""
+
+
+def complete_maps(
+    model: ProductModel,
+    samples: Sequence[PartSample],
+    extractors: Mapping[str, Extractor],
+    *,
+    progress: Progress,
+) -> list[PatchMaps]:
+    """Patch maps of complete parts for every modality and every ordered pair: all masks at once."""
+    found = []
+    with torch.inference_mode():
+        for done, sample in enumerate(samples, start=1):
+            features = model.normalised(extract(sample, extractors))
+            found.append(model.patch_maps(features, targets=sorted(model.eyes)))
+            progress(done / len(samples))
+    return found
+
+
+def tuned(model: ProductModel, maps: Sequence[PatchMaps]) -> ProductModel:
+    """The model with the scales of its pairs and the fusion of its subsets, from nominal parts.
+
+    Scores are divided by their standard deviation and never centred.
+    """
+    scaled = replace(
+        model,
+        hallucinators={
+            pair: replace(each, scale=_deviation([image_score(m.predicted[pair]) for m in maps]))
+            for pair, each in model.hallucinators.items()
+        },
+    )
+    subsets = {subset_name(s): _subset(scaled, maps, present=s) for s in subsets_of(model.eyes)}
+    return replace(scaled, subsets=subsets)
+
+
+def calibrated(model: ProductModel, maps: Sequence[PatchMaps]) -> ProductModel:
+    """The model with the sorted scores of nominal parts that nothing else has seen."""
+    return replace(
+        model,
+        subsets={
+            name: replace(
+                subset, calibration=Calibration(np.sort(subset_scores(model, maps, name)))
+            )
+            for name, subset in model.subsets.items()
+        },
+    )
+
+
+def subset_scores(
+    model: ProductModel, maps: Sequence[PatchMaps], name: str
+) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
+    """Each part's fused score as if only the subset `name` had come."""
+    fusion = model.subsets[name].fusion
+    columns = (model.columns(each, name.split("+")) for each in maps)
+    fused = [float(fusion.fuse(fusion.scaled(column.scores))) for column in columns]
+    return np.asarray(fused, dtype=np.float32)
+
+
+def _subset(model: ProductModel, maps: Sequence[PatchMaps], *, present: Sequence[str]) -> Subset:
+    columns = [model.columns(each, present) for each in maps]
+    fusion = Fusion(
+        scales={name: _deviation([each.scores[name] for each in columns]) for name in model.eyes},
+        weights={name: 1.0 if name in present else HALLUCINATED_WEIGHT for name in model.eyes},
+    )
+    peaks = torch.stack([_peak(fusion, each) for each in columns])
+    middle, high = float(peaks.median()), float(peaks.max())
+    spread = max(high - middle, 1e-6)
+    return Subset(
+        fusion=fusion,
+        map_low=middle,
+        map_threshold=high + spread / 2,
+        map_high=high + 3 * spread,
+        calibration=Calibration(np.empty(0, np.float32)),
+    )
+
+
+def _peak(fusion: Fusion, columns: Columns) -> Tensor:
+    return smooth_map(fusion.fuse(fusion.scaled(columns.maps))).max()
+
+
+def _deviation(scores: Sequence[Tensor]) -> float:
+    """Standard deviation, never zero: a score that never varies is left at its own size."""
+    values = torch.stack(list(scores)).double()
+    deviation = float(values.std()) if len(scores) > 1 else 0.0
+    return max(deviation, 1e-3 * float(values.abs().mean()), 1e-9)

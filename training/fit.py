@@ -1,0 +1,201 @@
+"""Nominal parts of one product -> a bundle, in stages that can also run as separate tasks.
+
+`gather_tokens` (fit role) -> `fit_eye` per modality -> `fit_pair` per ordered pair ->
+`complete_maps` + `tuned` (tune role) -> `complete_maps` + `calibrated` (calibrate role) ->
+`write_bundle`. The gate role is never read here.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from torch import Tensor
+
+from connectors.errors import Poison
+from connectors.line import Line
+from inference.bundle import (
+    EyeEntry,
+    Manifest,
+    PairEntry,
+    RoleEntry,
+    SubsetEntry,
+    calibration_digest,
+    write_bundle,
+)
+from inference.extractors import build_extractor
+from inference.model.product import Eye, Pair, ProductModel, pairs_of, subset_name, subsets_of
+from inference.preprocess import channels_of
+from training.bank import fit_eye
+from training.calibrate import calibrated, complete_maps, tuned
+from training.datasets import PartSample, Role, by_role, scored_modalities
+from training.distill import FittedPair, fit_pair
+from training.tokens import Tokens, gather_tokens
+
+StageProgress = Callable[[str, float], None]
+"""Told the stage's name and how much of it is done, 0 to 1."""
+
+ExtractorWeights = Mapping[str, Mapping[str, Tensor]]
+"""Per modality the tensors of its extractor; built-in ones need none."""
+
+_PARTS_MIN: Final = {Role.FIT: 4, Role.TUNE: 4, Role.CALIBRATE: 8}
+_VERSIONED: Final = ("torch", "timm", "numpy", "open3d")
+
+
+def fit_product(
+    samples: Sequence[PartSample],
+    *,
+    product: str,
+    line: Line,
+    out: Path,
+    seed: int = 0,
+    parents: Sequence[str] = (),
+    progress: StageProgress,
+    weights: ExtractorWeights | None = None,
+) -> Path:
+    """Fit everything on the good, complete parts among `samples` and write a bundle below `out`.
+
+    The same samples, line and seed give the same bundle, digest included, on one kind of machine.
+
+    Returns:
+        The bundle's folder, ``out/<digest>``.
+
+    Raises:
+        Poison: The line does not know the product, or a role has too few parts (named, with how
+        many).
+    """
+    names = scored_modalities(line, product)
+    parted = by_role([s for s in samples if s.label == "good" and set(names) <= s.captures.keys()])
+    _refuse_few(parted, product=product)
+    weights = weights or {}
+    extractors = {
+        name: build_extractor(line.modalities[name].extractor, weights.get(name, {}))
+        for name in names
+    }
+    tokens = gather_tokens(
+        parted[Role.FIT], extractors, seed=seed, progress=partial(progress, "features")
+    )
+    eyes = fit_eyes(tokens, seed=seed, progress=progress)
+    pairs = fit_heads(tokens, eyes, seed=seed, progress=progress)
+    model = assembled(eyes, pairs)
+    maps = complete_maps(model, parted[Role.TUNE], extractors, progress=partial(progress, "tune"))
+    model = tuned(model, maps)
+    maps = complete_maps(
+        model, parted[Role.CALIBRATE], extractors, progress=partial(progress, "calibrate")
+    )
+    model = calibrated(model, maps)
+    manifest = describe(
+        model, product=product, line=line, parted=parted, pairs=pairs, seed=seed, parents=parents
+    )
+    return write_bundle(out, manifest=manifest, model=model, extractor_weights=weights)
+
+
+def fit_eyes(tokens: Tokens, *, seed: int, progress: StageProgress) -> dict[str, Eye]:
+    """Normalisation and bank of every modality."""
+    eyes = {}
+    for done, (name, rows) in enumerate(sorted(tokens.features.items()), start=1):
+        eyes[name] = fit_eye(rows, seed=seed)
+        progress("banks", done / len(tokens.features))
+    return eyes
+
+
+def fit_heads(
+    tokens: Tokens, eyes: Mapping[str, Eye], *, seed: int, progress: StageProgress
+) -> dict[Pair, FittedPair]:
+    """Head and hallucinated bank of every ordered pair of modalities."""
+    normal = {name: eyes[name].normaliser(rows) for name, rows in tokens.features.items()}
+    wanted = pairs_of(eyes)
+    pairs = {}
+    for done, (source, target) in enumerate(wanted, start=1):
+        pairs[source, target] = fit_pair(
+            normal[source], normal[target], part=tokens.part, seed=seed
+        )
+        progress("heads", done / len(wanted))
+    return pairs
+
+
+def assembled(eyes: Mapping[str, Eye], pairs: Mapping[Pair, FittedPair]) -> ProductModel:
+    """The model before tuning: it can map patches, but has no subsets yet."""
+    hallucinators = {pair: fitted.hallucinator for pair, fitted in pairs.items()}
+    return ProductModel(eyes=eyes, hallucinators=hallucinators, subsets={})
+
+
+def describe(
+    model: ProductModel,
+    *,
+    product: str,
+    line: Line,
+    parted: Mapping[Role, Sequence[PartSample]],
+    pairs: Mapping[Pair, FittedPair],
+    seed: int,
+    parents: Sequence[str],
+) -> Manifest:
+    """What the bundle says of itself."""
+    used = [sample for role in _PARTS_MIN for sample in parted[role]]
+    eyes = {
+        name: EyeEntry(
+            modality=line.modalities[name],
+            channels=channels_of(used[0].captures[name]),
+            dim=eye.bank.rows.shape[1],
+        )
+        for name, eye in model.eyes.items()
+    }
+    return Manifest(
+        product=product,
+        line=line.name,
+        eyes=eyes,
+        pairs=tuple(
+            PairEntry(source=source, target=target, scale=each.scale)
+            for (source, target), each in model.hallucinators.items()
+        ),
+        subsets={subset_name(s): _subset_entry(model, s) for s in subsets_of(model.eyes)},
+        roles={
+            role.value: RoleEntry(parts=len(parts), lots=tuple(sorted({s.lot for s in parts})))
+            for role, parts in parted.items()
+        },
+        parents=tuple(parents),
+        data_digest=data_digest(used),
+        seed=seed,
+        versions={name: version(name) for name in _VERSIONED},
+        metrics={f"explained:{s}->{t}": fitted.explained for (s, t), fitted in pairs.items()},
+    )
+
+
+def data_digest(samples: Sequence[PartSample]) -> str:
+    """SHA-256 over keys, lots and captures, whatever their order."""
+    lines = []
+    for sample in samples:
+        digest = hashlib.sha256(f"{sample.key}|{sample.lot}".encode())
+        for name in sorted(sample.captures):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(sample.captures[name]).tobytes())
+        lines.append(digest.hexdigest())
+    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+
+
+def _subset_entry(model: ProductModel, present: tuple[str, ...]) -> SubsetEntry:
+    subset = model.subsets[subset_name(present)]
+    scores = subset.calibration.scores
+    return SubsetEntry(
+        present=present,
+        scales=dict(subset.fusion.scales),
+        weights=dict(subset.fusion.weights),
+        map_low=subset.map_low,
+        map_threshold=subset.map_threshold,
+        map_high=subset.map_high,
+        calibration_n=len(scores),
+        calibration_digest=calibration_digest(scores),
+    )
+
+
+def _refuse_few(parted: Mapping[Role, Sequence[PartSample]], *, product: str) -> None:
+    for role, least in _PARTS_MIN.items():
+        if len(parted[role]) < least:
+            raise Poison(
+                f"samples.{role}",
+                f"{len(parted[role])} good, complete parts of {product!r} have this role, {least}
+                are " "needed; roles follow from lots: add parts of more lots",
+            )

@@ -1,0 +1,54 @@
+"""Patch features of many parts, thinned to what fitting needs: a few aligned patches of each part."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from inference.extractors import Extractor
+from inference.model.grid import PATCHES
+from training.datasets import PartSample
+
+TOKENS_MAX: Final = 48_000
+"""Patches kept for fitting, over all parts; each part gives equally many."""
+
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tokens:
+    """Patches of nominal parts; row i of every modality is the same patch of the same part."""
+
+    features: Mapping[str, Tensor]
+    """Per modality: patches x dim."""
+    part: Tensor
+    """Which part each row is from."""
+
+
+def extract(sample: PartSample, extractors: Mapping[str, Extractor]) -> dict[str, Tensor]:
+    """Raw patch features of every modality of one part."""
+    return {name: each.extract(sample.captures[name]) for name, each in extractors.items()}
+
+
+def gather_tokens(
+    samples: Sequence[PartSample],
+    extractors: Mapping[str, Extractor],
+    *,
+    seed: int,
+    progress: Progress,
+) -> Tokens:
+    """Extract every sample and keep the same random patches of all its modalities."""
+    generator = torch.Generator().manual_seed(seed)
+    keep = min(PATCHES, max(1, TOKENS_MAX // len(samples)))
+    rows: dict[str, list[Tensor]] = {name: [] for name in extractors}
+    for done, sample in enumerate(samples, start=1):
+        chosen = torch.randperm(PATCHES, generator=generator)[:keep]
+        for name, features in extract(sample, extractors).items():
+            rows[name].append(features[chosen])
+        progress(done / len(samples))
+    return Tokens(
+        features={name: torch.cat(each) for name, each in rows.items()},
+        part=torch.arange(len(samples)).repeat_interleave(keep),
+    )
