@@ -1,0 +1,1 @@
+"""The live page of a line, fed by the verdict topic alone."""
