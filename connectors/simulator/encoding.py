@@ -26,9 +26,10 @@ def encode(modality: str, array: NDArray[Any]) -> tuple[bytes, str, str, tuple[i
     if modality == "rgb":
         return png(array), "image/png", units, shape
     buffer = io.BytesIO()
-    kind = "minisblack" if modality != "scan" else None
-    planar = "contig" if modality == "scan" else None
-    tifffile.imwrite(buffer, array, photometric=kind, planarconfig=planar)
+    if modality == "scan":
+        tifffile.imwrite(buffer, array, photometric="rgb", planarconfig="contig")
+    else:
+        tifffile.imwrite(buffer, array, photometric="minisblack")
     return buffer.getvalue(), "image/tiff", units, shape
 
 
