@@ -46,13 +46,11 @@ def iter_folder(root: Path) -> Iterator[FolderPart]:
         raise Poison("folder", f"{root} is no folder; it should hold <split>/<label>/<part>/")
     walk = _Walk(root)
     parts = 0
-    for split in walk.folders(root):
-        for label in walk.folders(split):
-            for folder in walk.folders(label):
-                part = walk.part(folder)
-                if part is not None:
-                    parts += 1
-                    yield part
+    for folder in walk.part_folders():
+        part = walk.part(folder)
+        if part is not None:
+            parts += 1
+            yield part
     _log.info("folder_read", root=str(root), parts=parts, skipped=walk.skipped)
 
 
@@ -63,7 +61,12 @@ class _Walk:
     root: Path
     skipped: int = field(default=0)
 
-    def folders(self, parent: Path) -> Iterator[Path]:
+    def part_folders(self) -> Iterator[Path]:
+        for split in self._folders(self.root):
+            for label in self._folders(split):
+                yield from self._folders(label)
+
+    def _folders(self, parent: Path) -> Iterator[Path]:
         for path in sorted(parent.iterdir()):
             if path.is_dir():
                 yield path
