@@ -5,7 +5,7 @@ from typing import Final
 
 from connectors.cloudevents import major_of
 from connectors.errors import Poison
-from connectors.kafka import murmur2_partition
+from connectors.partitioner import murmur2_partition
 from connectors.line import Line
 from connectors.messages import (
     RECORD_BYTES_MAX,

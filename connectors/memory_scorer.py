@@ -1,0 +1,46 @@
+"""In-memory twin of the `Scorer` port: a verdict that is a hash of its evidence, at once."""
+
+from collections.abc import Sequence
+from concurrent.futures import Future
+
+from connectors.messages import Disposition, Evidence, Verdict, verdict_id_of
+
+
+class HashScorer:
+    """See `ports.Scorer`; the score is a hash of the evidence, so wrong evidence shows.
+
+    Args:
+        salt: Stands for the model: another salt answers otherwise, as another model would.
+    """
+
+    def __init__(self, salt: str = "") -> None:
+        self.salt = salt
+
+    def score(self, batch: Sequence[Evidence]) -> "Future[list[Verdict]]":
+        """See `ports.Scorer.score`."""
+        answer: Future[list[Verdict]] = Future()
+        answer.set_result([self.verdict(evidence) for evidence in batch])
+        return answer
+
+    def verdict(self, evidence: Evidence) -> Verdict:
+        """The verdict on one evidence; without any modality it is undecidable."""
+        real = evidence.modalities
+        hashed = int(evidence.digest[:8], 16) / 16**8
+        before = evidence.revision - 1
+        return Verdict(
+            verdict_id=verdict_id_of(evidence.part, evidence.revision),
+            part=evidence.part,
+            revision=evidence.revision,
+            product=evidence.product,
+            disposition=Disposition.ACCEPT if real else Disposition.UNDECIDABLE,
+            reasons=tuple(f"missing:{name}" for name in evidence.missing),
+            p_value=hashed if real else None,
+            false_reject_rate=evidence.policy.false_reject_rate,
+            promise_valid=bool(real),
+            score=hashed if real else None,
+            real=real,
+            model_digest=self.salt or None,
+            evidence_digest=evidence.digest,
+            supersedes=verdict_id_of(evidence.part, before) if before else None,
+            evidence=evidence,
+        )
