@@ -88,7 +88,7 @@ class Manifest(Message):
     data_digest: Digest
     seed: int
     versions: dict[str, str]
-    metrics: dict[str, float] = {}
+    metrics: dict[str, float] = Field(default_factory=dict)
     tensors_sha256: Digest = Field(default="0" * 64)
 
 

@@ -141,7 +141,7 @@ def _extracted(bundle: Bundle, name: str, capture: Capture) -> Tensor:
 
 
 def _regions(subset: Subset, judged: Judged) -> tuple[Region, ...]:
-    """Where the fused map is above what good parts show, each named by the modality that says so."""
+    """Where the fused map exceeds what good parts show, and which modality says so most."""
     fused = smooth_map(judged.fused_map)
     boxes = regions(fused, threshold=subset.map_threshold, limit=_REGIONS_MAX)
     excess = {name: each - each.median() for name, each in judged.maps.items()}

@@ -19,7 +19,7 @@ _FAST: Final = (cv2.IMWRITE_PNG_COMPRESSION, 1)
 
 
 def explain_features(bundle: Bundle, modality: str, capture: Capture) -> bytes:
-    """The real features of `capture` in the same false colours as the bundle's hallucinated ones."""
+    """Real features of `capture`, in the false colours of the hallucinated ones."""
     eye = bundle.model.eyes[modality]
     return features_png(eye, eye.normaliser(bundle.extractors[modality].extract(capture)))
 

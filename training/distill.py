@@ -1,4 +1,4 @@
-"""Train the heads that hallucinate one modality from another, and the banks of what they predict."""
+"""Train the heads that hallucinate one modality from another, and bank what they predict."""
 
 from dataclasses import dataclass
 from typing import Final

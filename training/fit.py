@@ -196,6 +196,6 @@ def _refuse_few(parted: Mapping[Role, Sequence[PartSample]], *, product: str) ->
         if len(parted[role]) < least:
             raise Poison(
                 f"samples.{role}",
-                f"{len(parted[role])} good, complete parts of {product!r} have this role, {least}
-                are " "needed; roles follow from lots: add parts of more lots",
+                f"{len(parted[role])} good, complete parts of {product!r} have this role, {least} "
+                "are needed; roles follow from lots: add parts of more lots",
             )

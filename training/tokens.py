@@ -1,4 +1,4 @@
-"""Patch features of many parts, thinned to what fitting needs: a few aligned patches of each part."""
+"""Patch features of many parts, thinned to what fitting needs: some aligned patches of each."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,7 @@
 """Choose the few rows that cover all of them best: greedy k-centre.
 
-Source: Sener and Savarese, "Active learning for convolutional neural networks: a core-set approach",
-ICLR 2018; random projection as in PatchCore (Roth et al., CVPR 2022).
+Source: Sener and Savarese, "Active learning for convolutional neural networks", ICLR 2018; the
+random projection as in PatchCore (Roth et al., CVPR 2022).
 """
 
 from typing import Final

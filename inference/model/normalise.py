@@ -29,5 +29,5 @@ class Normaliser:
         return cls(rows.median(0).values, torch.where(spread > 0, spread, torch.ones_like(spread)))
 
     def __call__(self, features: Float[Tensor, "patches dim"]) -> Float[Tensor, "patches dim"]:
-        """Features in units of their usual spread, limited to +-`_LIMIT` so that one cannot drown all."""
+        """Features in units of their usual spread, none beyond +-`_LIMIT`."""
         return ((features - self.centre) / self.spread).clamp(-_LIMIT, _LIMIT)

@@ -36,7 +36,7 @@ def excess_probability(*, n: int, k: int, rate: float) -> float:
 
 @lru_cache(maxsize=1024)
 def rejection_rank(*, n: int, rate: float) -> int:
-    """The largest k for which rejecting at rank <= k keeps `rate` with confidence; 0: there is none."""
+    """The largest k for which rejecting at rank <= k keeps `rate` with confidence, or 0."""
     k = 0
     while k < n and excess_probability(n=n, k=k + 1, rate=rate) <= DOUBT:
         k += 1
