@@ -1,0 +1,149 @@
+"""Whatever bytes arrive, intake answers with an event: never a crash, never silence."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from connectors.line import Line, Modality, Station
+from connectors.memory_scorer import HashScorer
+from connectors.messages import (
+    PartKey,
+    PayloadRef,
+    ProductPolicy,
+    StationRecord,
+    Tick,
+    event_id_of,
+)
+from connectors.partitioner import murmur2_partition
+from connectors.ports import Headers, LogRecord
+from ingest.events import Event, RefusedEvent, TickEvent
+from ingest.evidence import evidence_of
+from ingest.intake import Intake
+from ingest.joiner import Capture
+from ingest.memory import MemoryJoinStore
+
+LINE = Line(
+    site="s",
+    area="a",
+    line="l",
+    modalities={"rgb": Modality(kind="image", units="1")},
+    stations={"cam": Station(publishes=("rgb",))},
+    products={"can": ProductPolicy(expected=("rgb",), deadline_ms=1_000)},
+)
+PARTITIONS = 2
+PART = PartKey(site="s", line="l", part_id="p1")
+RECORD = StationRecord(
+    event_id=event_id_of(PART, "cam", "rgb", 1),
+    part=PART,
+    product="can",
+    station="cam",
+    modality="rgb",
+    capture_sequence=1,
+    captured_at_ns=10**18,
+    published_at_ns=10**18,
+    payload=PayloadRef(uri="x", sha256="0" * 64, size_bytes=1, media_type="image/png"),
+)
+
+
+class OwnPolicy:
+    """Knows the line's own policy and no other."""
+
+    own = LINE.policy()
+
+    def find(self, digest: str) -> object:
+        """See `PolicyBook.find`."""
+        return self.own if digest == self.own.digest else None
+
+
+def read(
+    raw: bytes | None,
+    *,
+    key: bytes | None = str(PART).encode(),
+    headers: Headers = (),
+    partition: int | None = None,
+) -> Event:
+    """What intake makes of one record."""
+    intake = Intake(line=LINE, partitions=PARTITIONS, policies=OwnPolicy())  # type: ignore[arg-type]
+    right = murmur2_partition(key or b"", PARTITIONS)
+    return intake.read(
+        LogRecord(
+            topic="t",
+            partition=right if partition is None else partition,
+            offset=7,
+            timestamp_ms=10**12,
+            key=key,
+            value=raw,
+            headers=headers,
+        )
+    )
+
+
+def changed(**fields: object) -> bytes:
+    """The valid record with some fields changed."""
+    return json.dumps({**json.loads(RECORD.to_bytes()), **fields}).encode()
+
+
+def test_a_valid_record_becomes_a_capture() -> None:
+    """What decides is lifted out; the rest travels unread."""
+    event = read(RECORD.to_bytes())
+    assert isinstance(event, Capture)
+    assert (event.part, event.item, event.sequence) == ("s/l/p1/1", "rgb", 1)
+
+
+def test_a_tick_needs_no_key() -> None:
+    """Ticks are written by explicit partition."""
+    assert isinstance(read(Tick(log_start=3).to_bytes(), key=None), TickEvent)
+
+
+@pytest.mark.parametrize(
+    ("raw", "more", "field"),
+    [
+        (b"\xff\xfe", {}, "body"),
+        (b"[]", {}, "body"),
+        (None, {}, "body"),
+        (b"x" * 20_000, {}, "body"),
+        (changed(kind="nope"), {}, "kind"),
+        (changed(surprise=1), {}, "surprise"),
+        (changed(schema_version=9), {}, "schema_version"),
+        (changed(part={"site": "s", "line": "l", "part_id": "x" * 10_000}), {}, "part.part_id"),
+        (changed(event_id="0" * 32), {}, "event_id"),
+        (RECORD.to_bytes(), {"headers": (("ce_type", b"hololine.station-record.v2"),)}, "ce_type"),
+        (RECORD.to_bytes(), {"key": b"other"}, "key"),
+        (
+            RECORD.to_bytes(),
+            {"partition": 1 - murmur2_partition(str(PART).encode(), PARTITIONS)},
+            "partition",
+        ),
+        (json.dumps({"kind": "policy", "policy_digest": "0" * 64}).encode(), {}, "policy_digest"),
+    ],
+)
+def test_what_cannot_be_taken_is_refused_by_field(
+    raw: bytes | None, more: dict[str, object], field: str
+) -> None:
+    """The refusal names the field that a sender must correct."""
+    event = read(raw, **more)  # type: ignore[arg-type]
+    assert isinstance(event, RefusedEvent)
+    assert event.field == field
+    assert event.reason
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_crash_it(raw: bytes) -> None:
+    """Random bytes are refused, never raised."""
+    assert isinstance(read(raw), RefusedEvent)
+
+
+def test_frozen_evidence_becomes_the_message_that_is_judged() -> None:
+    """Record -> join -> evidence keeps what was captured, and a scorer can answer it."""
+    store = MemoryJoinStore()
+    store.takeover("t")
+    body = LINE.policy().to_bytes().decode()
+    store.reset("t", applied=-1, policy=LINE.policy().digest, body=body)
+    event = read(RECORD.to_bytes())
+    store.apply([event])
+    evidence = evidence_of(store.lease(1)[0][0], OwnPolicy())  # type: ignore[arg-type]
+    assert evidence.items[0].payload == RECORD.payload
+    assert evidence.opened_offset == evidence.closed_offset == 7
+    assert HashScorer().verdict(evidence).evidence_digest == evidence.digest
