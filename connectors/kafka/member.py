@@ -1,5 +1,6 @@
 """Membership in a consumer group with a static identity; it reads no records."""
 
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -55,6 +56,7 @@ class KafkaGroupMember:
             session_timeout_ms=SESSION_TIMEOUT_MS,
             heartbeat_interval_ms=HEARTBEAT_INTERVAL_MS,
         )
+        self._reached_s = time.monotonic()
         self._consumer.subscribe([topic], listener=_PauseAll(self._consumer))
 
     def poll(self, *, timeout_s: float) -> frozenset[int]:
@@ -65,9 +67,7 @@ class KafkaGroupMember:
             raise self._fenced() from error
         except errors.KafkaError as error:
             raise Unavailable(f"could not keep the group membership: {error}") from error
-        coordinator = self._consumer._coordinator  # noqa: SLF001 - no public sign of a fenced heartbeat
-        if coordinator.stable() and not coordinator._heartbeat_enabled:  # noqa: SLF001 - same
-            raise self._fenced()
+        self._check_coordinator()
         return frozenset(partition.partition for partition in self._consumer.assignment())
 
     def committed(self, partition: int) -> Committed | None:
@@ -102,6 +102,17 @@ class KafkaGroupMember:
     def close(self) -> None:
         """See `GroupMember.close`."""
         self._consumer.close(autocommit=False, timeout_ms=int(CLOSE_TIMEOUT_S * 1000))
+
+    def _check_coordinator(self) -> None:
+        """A fenced heartbeat or a lost coordinator is no longer silent, as it is in the library."""
+        coordinator = self._consumer._coordinator  # noqa: SLF001 - has no public equivalent
+        if coordinator.stable() and not coordinator._heartbeat_enabled:  # noqa: SLF001 - same
+            raise self._fenced()
+        now_s = time.monotonic()
+        if not coordinator.coordinator_unknown():
+            self._reached_s = now_s
+        elif now_s - self._reached_s > ANSWER_TIMEOUT_S:
+            raise Unavailable(f"no coordinator of the group for {ANSWER_TIMEOUT_S:.0f} s")
 
     def _fenced(self) -> Fenced:
         return Fenced(f"another member has joined as {self._instance}")

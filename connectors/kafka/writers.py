@@ -14,6 +14,7 @@ from connectors.ports import LogPosition, Outgoing
 IN_FLIGHT_MAX: Final = 10_000
 """Records that may wait for their acknowledgement; the library's own buffer has no bound."""
 
+BATCH_BYTES: Final = 64 * 1024
 BACKPRESSURE_WAIT_S: Final = 5.0
 DELIVERY_TIMEOUT_S: Final = 20.0
 COMMIT_TIMEOUT_S: Final = 10.0
@@ -38,6 +39,7 @@ class KafkaLogWriter:
             servers,
             client_id=client_id,
             enable_idempotence=True,
+            batch_size=BATCH_BYTES,
             max_block_ms=int(ANSWER_TIMEOUT_S * 1000),
             delivery_timeout_ms=int(DELIVERY_TIMEOUT_S * 1000),
         )

@@ -146,7 +146,7 @@ class EmbeddedStack:
         if payloads == "":
             folder = self._folder / "payloads"
             folder.mkdir(exist_ok=True)
-            payloads = folder.as_uri()
+            payloads = f"file://{folder}"
         servers = {name: embedded.address for name, embedded in self._servers.items()}
         given = {name: getattr(self._given, name) for name in self._wanted}
         return Addresses(**{**given, **servers, "payloads": payloads})
