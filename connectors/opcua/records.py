@@ -50,8 +50,13 @@ def record_of(event: PartEvent, line: Line, *, station: str, published_at_ns: in
 def _message_of(
     event: PartEvent, line: Line, *, station: str, published_at_ns: int
 ) -> Alias | StationRecord:
-    part = PartKey(
-        site=line.site, line=line.line, part_id=event.part_id, pass_number=event.pass_number
+    part = PartKey.model_validate(
+        {
+            "site": line.site,
+            "line": line.line,
+            "part_id": event.part_id,
+            "pass": event.pass_number,  # by its alias, which a dead letter then names
+        }
     )
     if event.real_part_id is not None:
         return Alias(part=part, real_part_id=event.real_part_id, published_at_ns=published_at_ns)

@@ -180,7 +180,7 @@ class NodeServer:
     def _add_scalar(
         self, folder: ua.NodeId, name: str, kind: ua.VariantType, *, writable: bool
     ) -> ua.NodeId:
-        node_id = ua.NodeId(f"{folder.Identifier}.{name}", folder.NamespaceIndex)
+        node_id = ua.NodeId(f"{folder.Identifier}/{name}", folder.NamespaceIndex)
         zero: object = {"String": "", "Boolean": False, "Double": 0.0}.get(kind.name, 0)
         browse_name = ua.QualifiedName(name, folder.NamespaceIndex)
         node = self._node(folder).add_variable(node_id, browse_name, zero, kind)

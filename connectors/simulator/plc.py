@@ -50,6 +50,7 @@ class Plc:
         self._server.namespace(folder.NamespaceIndex)
         self._server.add_folder(folder, name=line.line)
         process_values = dict.fromkeys(line.opcua.process_values, "Double")
+        self._idle_values = dict.fromkeys(process_values, 0.0)
         self._nodes = self._server.add_scalars(
             folder, {**HANDSHAKE, **PART, **process_values}, writable=(BUSY, DONE)
         )
@@ -119,6 +120,7 @@ class Plc:
             ORDER: order,
             OPERATION: operation,
             REAL_PART_ID: real_part_id,
+            **self._idle_values,
             **(process_values or {}),
         }
         self._sequence += 1
