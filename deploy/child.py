@@ -38,6 +38,8 @@ class Child:
     name: str
     command: tuple[str, ...]
     log_path: Path
+    ready_path: Path
+    """The child writes its process id there once it does its work."""
     process: subprocess.Popen[bytes] | None = None
     state: Literal["waiting", "running", "refused"] = "waiting"
     started_s: float = 0.0
@@ -55,6 +57,15 @@ class Child:
             code = self.process.poll()
             if code is not None:
                 self._ended(code, now_s)
+
+    def is_ready(self) -> bool:
+        """Whether the process that runs now has said that it does its work."""
+        if self.process is None or self.state != "running":
+            return False
+        try:
+            return int(self.ready_path.read_text()) == self.process.pid
+        except (OSError, ValueError):
+            return False
 
     def running(self) -> subprocess.Popen[bytes]:
         """The process.
@@ -97,7 +108,7 @@ class Child:
         """What `hololine status` shows of it."""
         return {
             "pid": None if self.process is None else self.process.pid,
-            "state": self.state,
+            "state": "ready" if self.is_ready() else self.state,
             "restarts": self.restarts,
             "exit_code": self.exit_code,
         }
@@ -150,3 +161,8 @@ class Child:
         with suppress(OSError):
             if process.stdin is not None:
                 process.stdin.close()
+
+
+def ready_path(folder: Path, name: str) -> Path:
+    """Where child `name` of the line in `folder` says that it is ready."""
+    return folder / "run" / f"{name}.ready"

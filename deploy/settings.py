@@ -5,6 +5,7 @@ named is embedded: started on loopback beside the line.
 """
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Final, Self
 
@@ -15,6 +16,7 @@ from connectors.errors import Poison
 from connectors.messages import malformed
 
 Port = Annotated[int, Field(ge=0, le=65_535)]
+_EMBEDDED: Final = "embedded"
 _UNPREFIXED: Final = ("kafka_bootstrap_servers", "redis_url", "ray_address")
 
 
@@ -92,6 +94,23 @@ class Settings(BaseSettings):
         """The Redis address, unmasked."""
         return None if self.redis_url is None else self.redis_url.get_secret_value()
 
+    def shown(self) -> dict[str, str]:
+        """Every variable with its value, for people: secrets masked, also inside addresses."""
+        resolved = {
+            "kafka_bootstrap_servers": self.kafka_bootstrap_servers or _EMBEDDED,
+            "redis_url": _EMBEDDED if self.redis is None else masked(self.redis),
+            "ray_address": self.ray_address or _EMBEDDED,
+            "data_folder": str(self.data_folder),
+            "payloads_url": masked(self.payloads),
+            "registry_folder": str(self.registry),
+            "archive_url": masked(self.archive),
+            "plc_endpoint": masked(self.plc_endpoint or "none: no OPC UA source runs"),
+            "sink_port": str(self.sink_port or "a free one"),
+            "web_port": str(self.web_port or "a free one"),
+            "log_level": self.log_level,
+        }
+        return {variable(name): value for name, value in resolved.items()}
+
     def environment(self) -> dict[str, str]:
         """This process's environment with these settings over it: what a child is given."""
         given = {
@@ -100,6 +119,11 @@ class Settings(BaseSettings):
             if value is not None
         }
         return os.environ | given
+
+
+def masked(address: str) -> str:
+    """`address` without the password that may stand in it."""
+    return re.sub(r"(?<=//)([^/@\s]*):[^/@\s]*@", r"\1:***@", address)
 
 
 def variable(name: str) -> str:

@@ -19,8 +19,8 @@ from typing import Any, Final, Self
 import psutil
 import structlog
 
-from connectors.errors import Poison
-from deploy.child import STOP_TIMEOUT_S, Child
+from connectors.errors import Poison, Unavailable
+from deploy.child import STOP_TIMEOUT_S, Child, ready_path
 from deploy.control import ControlServer, Handler, Json, clear_state, read_state, write_state
 
 _WATCH_S: Final = 0.1
@@ -41,7 +41,8 @@ class Supervisor:
 
     def __init__(self, folder: Path, *, env: Mapping[str, str], line_path: Path) -> None:
         refuse_second(folder)
-        (folder / "logs").mkdir(parents=True, exist_ok=True)
+        for needed in ("logs", "run"):
+            (folder / needed).mkdir(parents=True, exist_ok=True)
         self._folder = folder
         self._env = dict(env)
         self._line_path = line_path.resolve()
@@ -84,9 +85,14 @@ class Supervisor:
 
     def add_command(self, name: str, command: Sequence[str]) -> None:
         """As `add`, for any program."""
-        path = self._folder / "logs" / f"{name}.log"
+        child = Child(
+            name=name,
+            command=tuple(command),
+            log_path=self._folder / "logs" / f"{name}.log",
+            ready_path=ready_path(self._folder, name),
+        )
         with self._lock:
-            self._children[name] = Child(name=name, command=tuple(command), log_path=path)
+            self._children[name] = child
 
     def handle(self, command: str, handler: Handler) -> None:
         """The control socket answers one more command."""
@@ -136,6 +142,24 @@ class Supervisor:
             if child.state == "refused":
                 raise Poison(child.name, f"refuses to start: {child.last_words()}")
         return asked
+
+    def wait_ready(self, *names: str, timeout_s: float) -> None:
+        """Every child of `names` does its work.
+
+        Raises:
+            Poison: A child refuses its input, or there is no such child.
+            Unavailable: One is not ready after `timeout_s`; the end of its log is quoted.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        for child in [self._child(name) for name in names]:
+            while not child.is_ready():
+                if self.wait(_WATCH_S):
+                    raise Unavailable("the line was asked to stop while it was starting")
+                if time.monotonic() > deadline_s:
+                    raise Unavailable(
+                        f"{child.name} was not ready after {timeout_s:g} s; its log is "
+                        f"{child.log_path} and ends with: {child.last_words()}"
+                    )
 
     def close(self) -> None:
         """Every child has ended, the youngest first; state file and socket are gone."""

@@ -1,0 +1,172 @@
+"""`hololine demo | up | down | status | scale`: a line brought up, watched and taken down."""
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from deploy.commands.setup import LINE_DEFAULT
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from deploy.control import Json
+
+_PANEL: Final = "Run"
+_DOWN_TIMEOUT_S: Final = 90.0
+_REFRESH_S: Final = 1.0
+
+LineOption = Annotated[Path, typer.Option("--line", help="The line file.")]
+
+
+def register(app: typer.Typer) -> None:
+    """`app` has the commands of this module."""
+    for function, example in (
+        (demo, "hololine demo --exit"),
+        (up, "hololine up --line line.yaml"),
+        (down, "hololine down"),
+        (status, "hololine status --json | jq .children"),
+        (scale, "hololine scale 4"),
+    ):
+        app.command(rich_help_panel=_PANEL, epilog=f"Example: {example}")(function)
+
+
+def demo(
+    *,
+    line: Annotated[
+        Path | None, typer.Option(help="A line file; default: the one `hololine init` writes.")
+    ] = None,
+    exit_after: Annotated[
+        bool, typer.Option("--exit", help="End after the summary instead of waiting for Ctrl-C.")
+    ] = False,
+    parts: Annotated[int, typer.Option(min=1, max=100_000, help="How many parts to run.")] = 180,
+    rate: Annotated[float, typer.Option(min=0.1, max=50.0, help="Parts per second.")] = 2.0,
+) -> None:
+    """Show a whole virtual line on this machine: plant, join, scorers, page, and one night.
+
+    Everything runs on loopback under ./var; nothing is left running. The first start downloads
+    Apache Kafka (46 MB). Real servers are used when KAFKA_BOOTSTRAP_SERVERS, REDIS_URL or
+    RAY_ADDRESS are set.
+    """
+    from deploy.demo import run_demo
+    from deploy.settings import Settings
+
+    settings = Settings.read()
+    log_to_file(settings)
+    run_demo(settings, line, exit_after=exit_after, parts=parts, rate_hz=rate)
+
+
+def up(line: LineOption = LINE_DEFAULT) -> None:
+    """Bring the line up in the foreground until Ctrl-C or `hololine down`.
+
+    Servers that the environment names are used, the others are embedded on loopback. Every
+    process is started anew when it ends. Its logs are below var/logs.
+    """
+    from rich.console import Console
+    from rich.live import Live
+
+    from deploy.running import bring_up
+    from deploy.settings import Settings
+    from deploy.wiring import make_registry
+
+    settings = Settings.read()
+    log_to_file(settings)
+    console = Console(highlight=False)
+    try:
+        with bring_up(settings, line, on_progress=console.print) as running:
+            without = running.line.products.keys() - make_registry(running.settings).champions()
+            for product in sorted(without):
+                console.print(
+                    f"[yellow]{product} has no model yet[/]: its parts are undecidable until "
+                    f"`hololine model fit --product {product}`"
+                )
+            with Live(console=console, auto_refresh=False) as live:
+                while not running.supervisor.wait(_REFRESH_S):
+                    running.check()
+                    live.update(_table(running.supervisor.status()), refresh=True)
+    except KeyboardInterrupt:
+        console.print("stopped")
+
+
+def down() -> None:
+    """Stop the line that is up in this data folder, and wait until nothing of it runs."""
+    from connectors.errors import Unavailable
+    from deploy.control import control, read_state
+    from deploy.settings import Settings
+
+    folder = Settings.read().data_folder
+    control(folder, "stop")
+    deadline_s = time.monotonic() + _DOWN_TIMEOUT_S
+    while read_state(folder) is not None:
+        if time.monotonic() > deadline_s:
+            raise Unavailable(f"the line in {folder} still runs after {_DOWN_TIMEOUT_S:g} s")
+        time.sleep(0.2)
+    typer.echo("the line is down")
+
+
+def status(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print it for a machine.")] = False,
+    memory: Annotated[bool, typer.Option(help="Also the memory of each process.")] = False,
+) -> None:
+    """Show what runs, where to connect to, and how often each process was started anew."""
+    from rich.console import Console
+
+    from deploy.control import control, read_state
+    from deploy.settings import Settings
+    from deploy.supervisor import memory_by_process
+
+    folder = Settings.read().data_folder
+    answer = control(folder, "status")
+    if memory:
+        answer["memory_bytes"] = memory_by_process((read_state(folder) or {}) | answer)
+    if as_json:
+        typer.echo(json.dumps(answer, indent=2))
+        return
+    Console(highlight=False).print(_table(answer))
+
+
+def scale(
+    replicas: Annotated[int, typer.Argument(min=0, max=256, help="How many scorers to run.")],
+) -> None:
+    """Change how many scorer replicas judge; those that stay are not restarted."""
+    from deploy.control import control
+    from deploy.settings import Settings
+
+    control(Settings.read().data_folder, "scale", replicas=replicas)
+    typer.echo(f"the line works towards {replicas} scorers")
+
+
+def _table(status: "Json") -> "Table":
+    """Processes, then addresses."""
+    from rich.table import Table
+
+    from deploy.settings import masked
+
+    table = Table(title=f"line {status.get('line', '')}", title_justify="left")
+    columns = ["process", "state", "pid", "restarts"]
+    memory: dict[str, int] = status.get("memory_bytes", {})
+    for column in [*columns, *(["MiB"] if memory else [])]:
+        table.add_column(column, justify="right" if column in {"restarts", "MiB"} else "left")
+    rows: dict[str, dict[str, Any]] = {
+        name: {"pid": pid, "state": "embedded", "restarts": ""}
+        for name, pid in status.get("servers", {}).items()
+    }
+    for name, child in (rows | status["children"]).items():
+        cells = [name, child["state"], str(child["pid"] or ""), str(child["restarts"])]
+        table.add_row(*cells, *([f"{memory.get(name, 0) / 2**20:.0f}"] if memory else []))
+    addresses: dict[str, str | None] = status.get("addresses", {})
+    table.caption = "\n".join(f"{n}: {masked(a)}" for n, a in addresses.items() if a is not None)
+    table.caption_justify = "left"
+    return table
+
+
+def log_to_file(settings: Any) -> None:
+    """This process owns the terminal: its log goes beside those of its children."""
+    from deploy.logs import configure_logs
+
+    folder = settings.data_folder / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    configure_logs(settings.log_level, process="hololine", path=folder / "hololine.log")

@@ -1,0 +1,95 @@
+"""One long-lived process of a line: ``python -m deploy.process <role> --line line.yaml``.
+
+SIGTERM ends it cleanly. A session that found its beliefs untrue ends it at once with exit code 75,
+an input that can never succeed with 2, a bug with 1; starting it anew is the one recovery.
+"""
+
+import argparse
+import ctypes
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from connectors.errors import HololineError, Poison, SessionEnd
+from deploy.child import EXIT_POISON, EXIT_SESSION_END, ready_path
+from deploy.line_file import load_line
+from deploy.logs import configure_logs
+from deploy.names import check_names
+from deploy.role import Context
+from deploy.roles import ROLES
+from deploy.settings import Settings
+
+_PR_SET_PDEATHSIG: Final = 1
+
+_log = structlog.get_logger(__name__)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one role until it is told to stop, and end with the exit code that says how it went."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.process", description=__doc__)
+    parser.add_argument("role", choices=sorted(ROLES))
+    parser.add_argument("--line", type=Path, required=True, help="the line file")
+    parser.add_argument("--parent", type=int, help="end when this process, our parent, ends")
+    given = parser.parse_args(arguments)
+    if given.parent is not None:
+        _die_with(given.parent)
+    os._exit(_run(given.role, given.line))  # threads of libraries must not keep a dead process up
+
+
+def _run(role: str, line_path: Path) -> int:
+    """The exit code of one role."""
+    configure_logs("info", process=role)
+    try:
+        check_names()
+        settings = Settings.read()
+        configure_logs(settings.log_level, process=role)
+        ROLES[role](_context(role, line_path, settings))
+    except SessionEnd as error:
+        _log.warning("session_ended", reason=str(error), kind=type(error).__name__)
+        return EXIT_SESSION_END
+    except Poison as error:
+        _log.error("process_refused", field=error.field, reason=error.reason)
+        return EXIT_POISON
+    except HololineError as error:
+        _log.error("process_failed", reason=str(error))
+        return 1
+    except Exception:  # noqa: BLE001 - the last one to see it: logged, told by the exit code
+        _log.exception("process_crashed")
+        return 1
+    _log.info("process_stopped")
+    return 0
+
+
+def _context(role: str, line_path: Path, settings: Settings) -> Context:
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    ready = ready_path(settings.data_folder, role)
+    return Context(
+        line=load_line(line_path),
+        settings=settings,
+        stop=stop,
+        ready=lambda: _say_ready(ready),
+    )
+
+
+def _say_ready(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(str(os.getpid()), encoding="ascii")
+
+
+def _die_with(parent: int) -> None:
+    """The kernel kills this process when its parent ends, however that ends (on Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        sys.exit("the parent has ended already")
+
+
+if __name__ == "__main__":
+    main()

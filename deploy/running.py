@@ -1,0 +1,194 @@
+"""A whole line brought up on this machine: the servers that are not given, and every process."""
+
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from connectors.errors import Unavailable
+from connectors.line import Line
+from deploy.control import Json
+from deploy.embedded import Addresses, EmbeddedStack
+from deploy.embedded.ray_server import CLIENT_ENV
+from deploy.line_file import load_line
+from deploy.settings import Settings
+from deploy.supervisor import Supervisor, refuse_second, signals_interrupt, signals_wait
+from deploy.wiring import ensure_line_topics, make_log, make_registry
+
+READY_TIMEOUT_S: Final = 180.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunningLine:
+    """A line that is up. `settings` name every server, embedded or not."""
+
+    line: Line
+    line_path: Path
+    settings: Settings
+    stack: EmbeddedStack
+    supervisor: Supervisor
+
+    @property
+    def page(self) -> str:
+        """Address of the live page."""
+        return f"http://127.0.0.1:{self.settings.web_port}/"
+
+    @property
+    def sink_endpoint(self) -> str:
+        """OPC UA address of the verdict nodes."""
+        return opcua_endpoint(self.settings.sink_port)
+
+    def check(self) -> None:
+        """Every embedded server runs.
+
+        Raises:
+            Unavailable: One has ended; the line cannot go on without it.
+        """
+        ended = self.stack.ended()
+        if ended is not None:
+            folder = self.settings.data_folder / ended
+            raise Unavailable(f"embedded {ended} has ended; its logs are below {folder}")
+
+
+@contextmanager
+def bring_up(
+    settings: Settings,
+    line_path: Path,
+    *,
+    virtual_plant: bool = False,
+    on_progress: Callable[[str], None],
+) -> Iterator[RunningLine]:
+    """A line is up while the context lasts; afterwards nothing of it is left running.
+
+    Ctrl-C, SIGTERM and SIGHUP leave the context by `KeyboardInterrupt`.
+
+    Args:
+        settings: Servers that they name are used, the others embedded.
+        line_path: The line file.
+        virtual_plant: Run the virtual plant in the place of PLC and stations.
+        on_progress: Takes lines for people.
+
+    Raises:
+        Poison: The line file or a setting is broken, or a line is up in this data folder already.
+        Unavailable: A server or process did not come up.
+    """
+    line = load_line(line_path)
+    folder = settings.data_folder.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    refuse_second(folder)
+    with signals_interrupt(), ExitStack() as cleanup:
+        stack = EmbeddedStack(folder, given=_given(settings), on_progress=on_progress)
+        try:
+            cleanup.enter_context(stack)
+            full = _resolved(settings, stack.addresses, virtual_plant=virtual_plant)
+            make_registry(full)
+            ensure_line_topics(make_log(full), line)
+            supervisor = Supervisor(
+                folder,
+                env=full.environment() | _ray_environment(stack),
+                line_path=line_path,
+            )
+            cleanup.enter_context(supervisor)
+            running = RunningLine(
+                line=line, line_path=line_path, settings=full, stack=stack, supervisor=supervisor
+            )
+            _start(running, virtual_plant=virtual_plant, on_progress=on_progress)
+            yield running
+        finally:
+            on_progress("stopping")
+            with signals_wait():
+                cleanup.close()
+
+
+def _start(
+    running: RunningLine, *, virtual_plant: bool, on_progress: Callable[[str], None]
+) -> None:
+    supervisor, settings = running.supervisor, running.settings
+    supervisor.publish(
+        line=running.line.name,
+        addresses=_addresses(running),
+        servers=dict(running.stack.pids()),
+        environment=_ray_environment(running.stack),
+    )
+    supervisor.handle("scale", lambda request: _scale(supervisor, request))
+    supervisor.handle("kill_scorer", lambda _request: _kill_scorer(supervisor))
+    roles = ["scorer", "worker", "archiver", "sink", "web"]
+    if virtual_plant:
+        roles.append("plant")
+    if settings.plc_endpoint is not None:
+        roles.append("source")
+    for role in roles:
+        supervisor.add(role)
+    on_progress(f"starting {', '.join(roles)}")
+    supervisor.wait_ready(*roles, timeout_s=READY_TIMEOUT_S)
+    on_progress("every process is ready")
+
+
+def _ray_environment(stack: EmbeddedStack) -> dict[str, str]:
+    """What a process needs to join the embedded Ray; a given one has its own rules."""
+    return dict(CLIENT_ENV) if "ray" in stack.pids() else {}
+
+
+def opcua_endpoint(port: int) -> str:
+    """Address of an OPC UA server of ours on this machine."""
+    return f"opc.tcp://127.0.0.1:{port}/hololine/"
+
+
+def _given(settings: Settings) -> Addresses:
+    return Addresses(
+        kafka=settings.kafka_bootstrap_servers or "",
+        redis=settings.redis or "",
+        ray=settings.ray_address or "",
+        payloads=settings.payloads,
+    )
+
+
+def _resolved(settings: Settings, addresses: Addresses, *, virtual_plant: bool) -> Settings:
+    """`settings` with every address known, and ports chosen that outlive a restarted process."""
+    plc = opcua_endpoint(_free_port()) if virtual_plant else settings.plc_endpoint
+    return Settings.model_validate(
+        dict(settings)
+        | {
+            "kafka_bootstrap_servers": addresses.kafka,
+            "redis_url": addresses.redis,
+            "ray_address": addresses.ray,
+            "payloads_url": addresses.payloads,
+            "data_folder": settings.data_folder.resolve(),
+            "plc_endpoint": plc,
+            "sink_port": settings.sink_port or _free_port(),
+            "web_port": settings.web_port or _free_port(),
+        }
+    )
+
+
+def _addresses(running: RunningLine) -> Json:
+    settings = running.settings
+    return {
+        "kafka_bootstrap_servers": settings.kafka_bootstrap_servers,
+        "redis_url": settings.redis,
+        "ray_address": settings.ray_address,
+        "payloads_url": settings.payloads,
+        "plc_endpoint": settings.plc_endpoint,
+        "sink_endpoint": running.sink_endpoint,
+        "page": running.page,
+    }
+
+
+def _scale(supervisor: Supervisor, request: Json) -> Json:
+    replicas = int(request["replicas"])
+    supervisor.tell("scorer", {"scale": replicas})
+    return {"replicas": replicas}
+
+
+def _kill_scorer(supervisor: Supervisor) -> Json:
+    supervisor.tell("scorer", {"kill": True})
+    return {"message": "one scorer is being killed; Serve brings a new one"}
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,137 @@
+"""The composition root: settings and a line become ports; nothing else chooses what is behind."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from connectors.cloudevents import headers_of
+from connectors.errors import Poison
+from connectors.line import Line
+from connectors.ports import Log, Outgoing, PayloadStore, TopicSpec
+from deploy.control import read_state
+from deploy.settings import Settings
+from inference.registry import BundleRegistry
+from ingest.store import JoinStore, RedisJoinStore
+
+ENTITIES: Final = ("records", "verdicts", "dead-letters", "nearline", "policies", "plant-truth")
+_KEYED: Final = ("records", "verdicts")
+_ACK_TIMEOUT_S: Final = 30.0
+
+
+def running_settings(settings: Settings) -> Settings:
+    """`settings`, and for each server that they do not name the one of the line that is up here."""
+    state = read_state(settings.data_folder) or {}
+    addresses: dict[str, str] = state.get("addresses", {})
+    names = Settings.model_fields.keys() & addresses.keys()
+    absent = {name: addresses[name] for name in names if not getattr(settings, name)}
+    return Settings.model_validate(dict(settings) | absent)
+
+
+def running_line(settings: Settings, line_path: Path | None) -> Path:
+    """The line file that was named, else that of the line that is up here, else ``line.yaml``."""
+    if line_path is not None:
+        return line_path
+    state = read_state(settings.data_folder) or {}
+    return Path(state.get("line_path", "line.yaml"))
+
+
+def make_log(settings: Settings) -> Log:
+    """The broker.
+
+    Raises:
+        Poison: No broker is named and no line is up; says what to do.
+    """
+    from connectors.kafka import KafkaLog
+
+    return KafkaLog(_named(settings.kafka_bootstrap_servers, "KAFKA_BOOTSTRAP_SERVERS"))
+
+
+def make_store(settings: Settings) -> PayloadStore:
+    """The payload store."""
+    from connectors.payloads import open_store
+
+    return open_store(settings.payloads)
+
+
+def make_join_stores(settings: Settings, line: Line) -> Callable[[int], JoinStore]:
+    """What makes the join store of each partition, with a connection of its own.
+
+    Raises:
+        Poison: No Redis is named and no line is up; says what to do.
+    """
+    url = _named(settings.redis, "REDIS_URL")
+    return lambda partition: RedisJoinStore(url, f"{line.name}.p{partition}")
+
+
+def join_ray(settings: Settings) -> None:
+    """This process is a driver of the line's Ray cluster."""
+    from inference import serve
+
+    state = read_state(settings.data_folder) or {}
+    if settings.ray_address == state.get("addresses", {}).get("ray_address"):
+        os.environ.update(state.get("environment", {}))
+    serve.join_ray(_named(settings.ray_address, "RAY_ADDRESS"))
+
+
+def make_registry(settings: Settings) -> BundleRegistry:
+    """The folder of bundles."""
+    return BundleRegistry(settings.registry)
+
+
+def ensure_line_topics(log: Log, line: Line) -> None:
+    """Every topic of the line exists, and the body of its policy is in ``policies``.
+
+    Raises:
+        Poison: A topic has another partition count than the line file says.
+        Unavailable: The broker cannot be reached.
+    """
+    log.ensure_topics(
+        [
+            TopicSpec(
+                name=line.topic(entity),
+                partitions=line.topics.partitions if entity in _KEYED else 1,
+                retention_ms=line.topics.retention_ms,
+                compacted=entity == "policies",
+            )
+            for entity in ENTITIES
+        ]
+    )
+    _publish_policy(log, line)
+
+
+def _publish_policy(log: Log, line: Line) -> None:
+    policy = line.policy()
+    key = policy.digest.encode()
+    if key in _keys_of(log, line.topic("policies")):
+        return
+    headers = headers_of(policy, source=f"/{line.site}/{line.area}/{line.line}", subject="policy")
+    writer = log.writer()
+    try:
+        writer.send(
+            Outgoing(
+                topic=line.topic("policies"), key=key, value=policy.to_bytes(), headers=headers
+            )
+        ).result(_ACK_TIMEOUT_S)
+    finally:
+        writer.close()
+
+
+def _keys_of(log: Log, topic: str) -> set[bytes | None]:
+    """The key of every record that `topic` holds now."""
+    reader = log.topic_reader(topic, start={})
+    keys: set[bytes | None] = set()
+    try:
+        while not reader.caught_up():
+            keys |= {record.key for record in reader.poll(timeout_s=0.5, limit=1000)}
+    finally:
+        reader.close()
+    return keys
+
+
+def _named(value: str | None, variable: str) -> str:
+    if value is None:
+        raise Poison(
+            variable, "is not set and no line is up in this data folder; `hololine up` starts one"
+        )
+    return value
