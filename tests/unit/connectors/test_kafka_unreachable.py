@@ -1,0 +1,58 @@
+"""With no broker, every client says so in bounded time and leaves nothing behind."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from connectors.errors import DeadlineExceeded, Unavailable
+from connectors.kafka import KafkaLog, client
+from connectors.kafka.writers import within
+from connectors.ports import TopicSpec
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> KafkaLog:
+    """A broker's address where none listens; little patience."""
+    patience = {**client._BOUNDS, "bootstrap_timeout_ms": 300, "request_timeout_ms": 300}
+    monkeypatch.setattr(client, "_BOUNDS", patience)
+    return KafkaLog("127.0.0.1:9", "unreachable")
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        lambda log: log.writer(),
+        lambda log: log.transactional_writer("t"),
+        lambda log: log.partition_reader("t", 0),
+        lambda log: log.member(group="g", topic="t", instance="i"),
+        lambda log: log.ensure_topics([TopicSpec(name="t", partitions=1, retention_ms=60_000)]),
+    ],
+    ids=["writer", "transactional", "reader", "member", "admin"],
+)
+def test_no_broker_is_unavailable_and_leaves_no_thread(
+    log: KafkaLog, attempt: Callable[[KafkaLog], Any]
+) -> None:
+    """The error names the address; the library's threads of the attempt have ended."""
+    with pytest.raises(Unavailable, match=r"127\.0\.0\.1:9"):
+        attempt(log)
+    assert not [each for each in threading.enumerate() if "unreachable" in each.name]
+
+
+def test_a_call_that_never_returns_meets_its_deadline() -> None:
+    """`within` abandons the call; its thread cannot keep the process alive."""
+    release = threading.Event()
+    with pytest.raises(DeadlineExceeded, match="commit-x"):
+        within(0.05, lambda: release.wait(60), name="commit-x")
+    (abandoned,) = (each for each in threading.enumerate() if each.name == "commit-x")
+    assert abandoned.daemon
+    release.set()
+    abandoned.join(60)
+
+
+def test_within_hands_on_results_and_errors() -> None:
+    """What the call returns or raises is what the caller sees."""
+    assert within(10, lambda: 7, name="seven") == 7
+    with pytest.raises(ZeroDivisionError):
+        within(10, lambda: 1 // 0, name="error")
