@@ -95,7 +95,8 @@ def make_app(
 
     app.add_exception_handler(Poison, _refused(422))
     app.add_exception_handler(Transient, _refused(503))
-    _add_page(app, feed, line=line, banner=banner, buttons=control is not None)
+    shown = {"buttons": control is not None, "explains": registry is not None, "banner": banner}
+    _add_page(app, feed, line=line, shown=shown)
     _add_pictures(app, feed, store=store)
     if registry is not None:
         _add_features(app, feed, line=line, store=store, registry=registry)
@@ -129,7 +130,7 @@ def serve(
     )
 
 
-def _add_page(app: FastAPI, feed: Feed, *, line: Line, banner: Json, buttons: bool) -> None:
+def _add_page(app: FastAPI, feed: Feed, *, line: Line, shown: Json) -> None:
     templates = Jinja2Templates(directory=_FOLDER / "templates")
     inline = {"process", *line.inline_modalities()}
     stations = [
@@ -140,7 +141,7 @@ def _add_page(app: FastAPI, feed: Feed, *, line: Line, banner: Json, buttons: bo
 
     @app.get("/", response_class=HTMLResponse)
     def page(request: Request) -> Response:
-        facts = {"line": line, "stations": stations, "banner": banner, "buttons": buttons}
+        facts = {"line": line, "stations": stations, **shown}
         return templates.TemplateResponse(request, "page.html", facts)
 
     @app.get("/events")
@@ -215,7 +216,7 @@ def _add_features(
         from inference.views import explain_features
 
         capture = read_capture(store.get(ref), ref=ref, modality=line.modalities[modality])
-        return explain_features(BundleRegistry(registry).show(digest), modality, capture)
+        return explain_features(BundleRegistry(registry).load(digest), modality, capture)
 
     @app.get("/features")
     def features(part: str, modality: str) -> Response:

@@ -103,23 +103,25 @@ def _expected(line: Line, verdict: Verdict) -> list[str]:
 
 
 def _modality(line: Line, verdict: Verdict, truth: PlantTruth | None, name: str) -> Json:
-    items = [i for i in verdict.evidence.items if i.modality == name and i.payload is not None]
+    sent = [i.payload for i in verdict.evidence.items if i.modality == name]
+    capture = next((ref for ref in reversed(sent) if ref is not None), None)
     features = {
         v.hallucinated: v.payload.sha256
         for v in verdict.views
         if v.modality == name and v.kind == "features"
     }
-    withheld = truth is not None and not items and name in truth.captures
+    withheld = truth is not None and capture is None and name in truth.captures
     spec = line.modalities[name]
     return {
         "name": name,
         "kind": spec.kind,
         "units": spec.units,
         "station": line.owners().get(name),
-        "state": _state(verdict, name, captured=bool(items)),
+        "state": _state(verdict, name, captured=capture is not None),
         "late": name in verdict.evidence.late,
         "score": verdict.scores.get(name),
-        "capture": items[-1].payload.sha256 if items and items[-1].payload else None,
+        "capture": capture.sha256 if capture is not None else None,
+        "false_colour": capture is not None and capture.media_type == "image/tiff",
         "features": features.get(False),
         "hallucinated_features": features.get(True),
         "withheld": withheld,

@@ -1,19 +1,17 @@
 """Payload bytes as pictures that a browser can show."""
 
-import io
 from typing import Any, Final
 
 import cv2
 import numpy as np
-import tifffile
 from numpy.typing import NDArray
 
 from connectors.errors import Poison
 from connectors.messages import PayloadRef
+from inference.preprocess import decode
 
 PICTURE_BYTES_MAX: Final = 32 * 1024 * 1024
 _SIDE_MAX: Final = 1024
-_SLICES_SHOWN: Final = 16
 _HOLE_BGR: Final = (206, 201, 196)
 _SHOWN_AS_THEY_ARE: Final = ("image/png", "image/jpeg")
 
@@ -21,25 +19,21 @@ Array = NDArray[Any]
 
 
 def picture(data: bytes, ref: PayloadRef) -> tuple[bytes, str]:
-    """Return (bytes, media type) of a picture of the payload, at its own geometry.
+    """Return (bytes, media type) of a picture of the payload, at its own proportions.
 
     PNG and JPEG stay as they are. A TIFF of one channel becomes false colour between its 1st and
-    99th percentile, an organised point cloud its shaded height (holes are grey), a stack a sheet of
-    its slices.
+    99th percentile, an organised point cloud its shaded height; holes are grey.
 
     Raises:
         Poison: The payload is too large, of another media type, or not what it says.
     """
-    if ref.size_bytes > PICTURE_BYTES_MAX:
-        raise Poison("payload", f"{ref.size_bytes} bytes are too many to show as a picture")
     if ref.media_type in _SHOWN_AS_THEY_ARE:
+        _refuse_large(ref)
         return data, ref.media_type
     array = _decoded(data, ref)
-    if array.ndim == 3 and array.shape[2] == 3:
-        return _png(_shaded(array[..., 2].astype(np.float32))), "image/png"
     if array.ndim == 3:
-        return _png(_sheet(array)), "image/png"
-    return _png(_false_colour(array.astype(np.float32))), "image/png"
+        return _png(_shaded(array[..., 2])), "image/png"
+    return _png(_false_colour(array)), "image/png"
 
 
 def value_range(data: bytes, ref: PayloadRef) -> tuple[float, float]:
@@ -48,30 +42,26 @@ def value_range(data: bytes, ref: PayloadRef) -> tuple[float, float]:
     Raises:
         Poison: See `picture`.
     """
+    array = _decoded(data, ref)
+    return _ends(array[..., 2] if array.ndim == 3 else array)
+
+
+def _refuse_large(ref: PayloadRef) -> None:
     if ref.size_bytes > PICTURE_BYTES_MAX:
         raise Poison("payload", f"{ref.size_bytes} bytes are too many to show as a picture")
-    array = _decoded(data, ref)
-    return _ends(array[..., 2] if array.ndim == 3 and array.shape[2] == 3 else array)
 
 
-def _decoded(data: bytes, ref: PayloadRef) -> Array:
-    if ref.media_type != "image/tiff":
-        raise Poison("payload.media_type", f"{ref.media_type} cannot be shown as a picture")
-    try:
-        with tifffile.TiffFile(io.BytesIO(data)) as file:
-            if not file.series or file.series[0].nbytes > PICTURE_BYTES_MAX:
-                raise Poison("payload", "this TIFF is empty or too large to show")
-            array: Array = file.asarray()
-    except (tifffile.TiffFileError, ValueError, TypeError, IndexError, OSError) as error:
-        raise Poison("payload", f"not a TIFF that can be read: {error}") from error
-    if array.ndim not in (2, 3) or not np.isfinite(array).any():
+def _decoded(data: bytes, ref: PayloadRef) -> NDArray[np.float32]:
+    _refuse_large(ref)
+    array = decode(data, media_type=ref.media_type).astype(np.float32)
+    fits = array.ndim == 2 or (array.ndim == 3 and array.shape[2] == 3)
+    if not fits or not np.isfinite(array[..., -1] if array.ndim == 3 else array).any():
         raise Poison("payload", f"nothing to show in an array of shape {array.shape}")
     return array
 
 
 def _ends(array: Array) -> tuple[float, float]:
-    finite = array[np.isfinite(array)]
-    low, high = np.percentile(finite, [1, 99])
+    low, high = np.percentile(array[np.isfinite(array)], [1, 99])
     return float(low), float(high)
 
 
@@ -87,7 +77,7 @@ def _false_colour(array: Array) -> Array:
     return coloured
 
 
-def _shaded(height: NDArray[np.float32]) -> Array:
+def _shaded(height: Array) -> Array:
     """Height as colour, lit from the upper left so that small steps show."""
     holes = ~np.isfinite(height)
     filled = np.where(holes, np.nanmedian(height), height).astype(np.float32)
@@ -98,14 +88,6 @@ def _shaded(height: NDArray[np.float32]) -> Array:
     lit = np.asarray(np.clip(coloured * light[..., None], 0, 255), np.uint8)
     lit[holes] = _HOLE_BGR
     return lit
-
-
-def _sheet(stack: Array) -> Array:
-    """Up to 16 slices, evenly spaced, four a row."""
-    chosen = np.linspace(0, len(stack) - 1, min(len(stack), _SLICES_SHOWN)).round().astype(int)
-    tiles = list(_levels(stack[chosen]))
-    tiles += [np.zeros_like(tiles[0])] * (-len(tiles) % 4)
-    return np.vstack([np.hstack(tiles[i : i + 4]) for i in range(0, len(tiles), 4)])
 
 
 def _png(pixels: Array) -> bytes:

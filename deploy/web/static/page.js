@@ -9,7 +9,7 @@ const OUTCOMES = {
 const TILES_MAX = 100;
 const FOLLOW_EVERY_MS = 2500;
 
-const state = { tiles: new Map(), shown: null, pinned: false, showHeat: true, snapshot: {}, followedAt: 0, cardKey: "" };
+const state = { tiles: new Map(), shown: null, pinned: false, showHeat: true, snapshot: {}, followedAt: -Infinity, cardKey: "" };
 const $ = (id) => document.getElementById(id);
 
 function make(tag, attributes = {}, ...children) {
@@ -74,7 +74,7 @@ function showRates(now) {
 function showStation(item) {
   for (const box of document.querySelectorAll(`.item[data-item="${CSS.escape(item.item)}"]`)) {
     box.querySelector(".seen").textContent = item.seen;
-    box.querySelector(".share").textContent = item.missing ? `${percent(item.missing_share, 0)} missing` : "";
+    box.querySelector(".share").textContent = `${percent(item.missing_share ?? 0, 0)} missing`;
     const cells = [...item.strip];
     while (cells.length < 24) cells.unshift("none");
     const strip = box.querySelector(".strip");
@@ -103,7 +103,7 @@ function showLine(now) {
     return part;
   }));
   const words = Object.entries(now.dispositions).filter(([, n]) => n).map(([name, n]) => `${ICONS[name]} ${n} ${WORDS[name]}`);
-  $("disposition-words").textContent = words.join("  ");
+  $("disposition-words").textContent = words.map((w) => w.split(" ", 2).join("\u00a0")).join("   ");
   $("dispositions").setAttribute("aria-label", words.join(", "));
 }
 
@@ -111,7 +111,7 @@ function showActions(now) {
   for (const node of document.querySelectorAll(".node[data-station]")) {
     const out = now.unplugged.includes(node.dataset.station), button = node.querySelector(".plug");
     node.classList.toggle("unplugged", out);
-    if (button) button.textContent = out ? "Plug in again" : "Unplug";
+    if (button) button.textContent = out ? "Plug in" : "Unplug";
   }
   const list = $("actions");
   if (!list || !now.actions.length) return;
@@ -133,6 +133,7 @@ function showSnapshot(now) {
   showRates(now);
   showLine(now);
   showActions(now);
+  follow();
 }
 
 /* ---- the stream of parts ---- */
@@ -166,7 +167,7 @@ function showTile(tile) {
   const focused = document.activeElement === node;
   if (moved) stream.prepend(node);
   if (focused) node.focus({ preventScroll: true });
-  state.tiles.delete(tile.key);
+  if (moved) state.tiles.delete(tile.key);
   state.tiles.set(tile.key, { tile, node });
   while (state.tiles.size > TILES_MAX) {
     const [oldest, { node: gone }] = state.tiles.entries().next().value;
@@ -178,16 +179,21 @@ function showTile(tile) {
 function onPart(tile) {
   const known = state.tiles.get(tile.key)?.tile;
   showTile(tile);
-  const newer = !known || known.revision !== tile.revision;
   if (tile.key === state.shown) show(tile.key);
-  else if (!state.pinned && newer && performance.now() - state.followedAt > FOLLOW_EVERY_MS) show(tile.key);
+  else if (known?.revision !== tile.revision) follow();
+}
+
+// The latest part comes into view, but none is taken away before people could look at it.
+function follow() {
+  const latest = [...state.tiles.keys()].pop();
+  const due = performance.now() - state.followedAt > FOLLOW_EVERY_MS;
+  if (!state.pinned && due && latest && latest !== state.shown) show(latest);
 }
 
 async function resync() {
   const [parts, snapshot] = await Promise.all([getJson("/api/parts"), getJson("/api/snapshot")]);
   parts.forEach(showTile);
   showSnapshot(snapshot);
-  if (!state.shown && parts.length) show(parts[parts.length - 1].key);
 }
 
 function pin(key) {
@@ -286,7 +292,7 @@ function cardWhy(card) {
 function image(url, alt, extra = "") {
   const node = make("img", { src: url, alt, class: extra, loading: "eager" });
   node.addEventListener("error", () => {
-    node.replaceWith(extra ? "" : make("span", { class: "broken" }, "this payload cannot be shown"));
+    node.replaceWith(extra === "heat" ? "" : make("span", { class: "broken" }, "this payload cannot be shown"));
   });
   return node;
 }
@@ -298,7 +304,8 @@ function shot(card, modality) {
     return make("div", { class: `shot none${lost ? " lost" : ""}` }, make("strong", {}, "not captured"),
       make("span", { class: "fine" }, lost ? "and not hallucinated" : "its features are hallucinated below"));
   }
-  const box = make("div", { class: "shot" }, image(`/payload/${modality.capture}`, `capture of ${modality.name}`));
+  const coloured = modality.false_colour ? "coloured" : "";
+  const box = make("div", { class: `shot${card.regions.length ? " marked" : ""}` }, image(`/payload/${modality.capture}`, `capture of ${modality.name}`, coloured));
   const heat = card.heat_maps[modality.name] ?? Object.values(card.heat_maps)[0];
   if (heat) box.append(image(`/payload/${heat}`, "where it looks wrong", "heat"));
   for (const region of card.regions) {
@@ -312,7 +319,7 @@ function shot(card, modality) {
 
 function caption(modality) {
   const text = make("figcaption", {}, modality.score === null ? "" : `score ${modality.score.toFixed(2)}`);
-  if (modality.capture && modality.state !== "unusable") {
+  if (modality.false_colour && modality.state !== "unusable") {
     getJson(`/payload/${modality.capture}/range`).then((r) => {
       text.append(`${text.textContent ? "; " : ""}colours ${r.low.toFixed(2)} to ${r.high.toFixed(2)} ${r.units}`);
     }).catch(() => {});
@@ -327,8 +334,8 @@ function featureMap(url, kind, label) {
 function features(card, modality) {
   const maps = [];
   if (modality.features) maps.push(featureMap(`/payload/${modality.features}`, "real", "features, real"));
-  else if (modality.withheld) {
-    const query = new URLSearchParams({ part: card.key, modality: modality.name, revision: card.revision });
+  else if (modality.withheld && "explains" in document.body.dataset) {
+    const query = new URLSearchParams({ part: card.key, modality: modality.name });
     const map = featureMap(`/features?${query}`, "real", "real (known to the plant only)");
     map.querySelector("img").addEventListener("error", () => map.remove());
     maps.push(map);
@@ -414,8 +421,8 @@ for (const button of document.querySelectorAll(".plug")) {
 $("follow").addEventListener("click", () => {
   state.pinned = !state.pinned;
   showFollow();
-  const latest = $("stream").firstElementChild;
-  if (!state.pinned && latest) for (const [key, { node }] of state.tiles) if (node === latest) show(key);
+  state.followedAt = -Infinity;
+  follow();
 });
 $("stream").addEventListener("keydown", (event) => {
   const step = { ArrowDown: "nextElementSibling", ArrowUp: "previousElementSibling" }[event.key];
