@@ -21,6 +21,8 @@ import structlog
 from connectors.errors import HololineError, Poison, Unavailable
 
 STATE_NAME: Final = "state.json"
+DEMO_NAME: Final = Path("demo", "line")
+"""Where, below the data folder, the demo's line keeps its own."""
 MESSAGE_BYTES_MAX: Final = 64 * 1024
 ANSWER_TIMEOUT_S: Final = 60.0
 _REQUEST_TIMEOUT_S: Final = 2.0
@@ -42,6 +44,12 @@ def read_state(folder: Path) -> Json | None:
     except psutil.NoSuchProcess:
         return None
     return state if abs(started_s - state["pid_started_s"]) < 1.0 else None
+
+
+def running_folder(folder: Path) -> Path:
+    """The data folder of the line that is up: `folder`, or below it that of the demo."""
+    demo = folder / DEMO_NAME
+    return demo if read_state(folder) is None and read_state(demo) is not None else folder
 
 
 def write_state(folder: Path, state: Mapping[str, Any]) -> None:
@@ -66,7 +74,7 @@ def control(folder: Path, command: str, **arguments: Any) -> Json:
         Unavailable: No line is up there, or it did not answer within `ANSWER_TIMEOUT_S`.
         Poison: The line refuses the command; says why.
     """
-    state = read_state(folder)
+    state = read_state(running_folder(folder))
     if state is None:
         raise Unavailable(f"no line is up in {folder}; `hololine up` or `hololine demo` starts one")
     try:

@@ -28,7 +28,7 @@ from connectors.messages import (
 )
 from connectors.ports import Log, LogPosition, LogWriter, Outgoing, PayloadStore, TopicReader
 from connectors.simulator.truth import PlantTruth
-from deploy.control import read_state
+from deploy.control import read_state, running_folder
 from deploy.ledger import Ledger
 from deploy.line_file import load_line
 from deploy.settings import Settings
@@ -40,6 +40,11 @@ _MEDIA_TYPES: Final = {".png": "image/png", ".tif": "image/tiff", ".tiff": "imag
 _ACK_TIMEOUT_S: Final = 30.0
 _WAIT_S: Final = 120.0
 _DEADLINE_MS: Final = 3000
+_CALIBRATION_NEEDED: Final = {0.01: 299, 0.05: 59, 0.10: 29, 0.15: 19, 0.20: 14}
+"""How many good parts a promised false-reject rate needs to be calibrated with."""
+_CALIBRATED: Final = 0.4
+"""Share of good parts that calibrates for sure; half of them on average."""
+_RATE_HIGHEST: Final = 0.20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,8 +125,13 @@ def stream_folder(
     }
 
 
-def folder_line(product: str, modalities: Sequence[str]) -> Line:
-    """A line with one image station per modality, for parts that have no line of their own."""
+def folder_line(product: str, modalities: Sequence[str], *, good: int) -> Line:
+    """A line with one image station per modality, for parts that have no line of their own.
+
+    It promises the lowest rate that `good` training parts can back.
+    """
+    rates = [rate for rate, needed in _CALIBRATION_NEEDED.items() if good * _CALIBRATED >= needed]
+    rate = min(rates, default=_RATE_HIGHEST)
     return Line(
         site="import",
         area="folder",
@@ -130,7 +140,7 @@ def folder_line(product: str, modalities: Sequence[str]) -> Line:
         stations={f"camera-{name}": Station(publishes=(name,)) for name in modalities},
         products={
             product: ProductPolicy(
-                expected=tuple(modalities), deadline_ms=_DEADLINE_MS, false_reject_rate=0.05
+                expected=tuple(modalities), deadline_ms=_DEADLINE_MS, false_reject_rate=rate
             )
         },
         topics=Topics(partitions=1),
@@ -148,7 +158,7 @@ def _line_for(
     """The line that is up if it knows the product, else one brought up for this import."""
     from deploy.running import bring_up
 
-    state = read_state(settings.data_folder)
+    state = read_state(running_folder(settings.data_folder))
     if state is not None and line_path in {None, Path(state["line_path"])}:
         line = load_line(Path(state["line_path"]))
         if given.product in line.products:
@@ -160,7 +170,9 @@ def _line_for(
     if line_path is None:
         line_path = own.data_folder / "line.yaml"
         line_path.parent.mkdir(parents=True, exist_ok=True)
-        line = folder_line(given.product, survey(given.folder).modalities)
+        found = survey(given.folder)
+        good = found.parts.get(f"{FIT_SPLIT}/{GOOD}", 0)
+        line = folder_line(given.product, found.modalities, good=good)
         line_path.write_text(yaml.safe_dump(line.model_dump(mode="json"), sort_keys=False))
         on_progress(f"wrote {line_path}")
     with bring_up(own, line_path, on_progress=on_progress) as running:

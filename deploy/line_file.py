@@ -132,7 +132,8 @@ def _refuse_repeats(node: yaml.Node, name: str, path: tuple[str, ...]) -> None:
 
 def _explain(error: ValidationError, root: yaml.Node, name: str) -> BrokenLineFile:
     details = error.errors(include_input=False, include_url=False)
-    first = details[0]
+    unknown = (each for each in details if each["type"] == "extra_forbidden")
+    first = next(unknown, details[0])  # a misspelt name also makes its field missing
     path, message = _place(first)
     line_number = _line_of(root, path)
     more = f" ({len(details) - 1} more after it)" if len(details) > 1 else ""

@@ -49,6 +49,7 @@ class _Plant:
         self._plant: VirtualPlant | None = None
         self._thread: threading.Thread | None = None
         self._unplugged: set[str] = set()
+        self._failure: Exception | None = None
 
     def obey(self, command: Mapping[str, Any]) -> None:
         """Do what one command says; nonsense is logged and passed over."""
@@ -70,6 +71,7 @@ class _Plant:
         """``run/plant.json`` says what was sent, and whether that was all."""
         if self._plant is None or self._thread is None:
             return
+        self._raise_failure()
         finished = not self._thread.is_alive()
         report = {"sent": dict(self._plant.sent), "finished": finished}
         path = plant_report_path(self._context.settings.data_folder)
@@ -84,7 +86,7 @@ class _Plant:
             self._thread.join(_END_S)
 
     def _start(self, given: dict[str, Any]) -> None:
-        if self._thread is not None:
+        if self._thread is not None and self._thread.is_alive():
             raise ValueError("the plant runs already")
         parts_per_s = float(given.pop("parts_per_s", 2.0))
         self._plant = VirtualPlant(
@@ -98,9 +100,19 @@ class _Plant:
         )
         self._each_station()
         self._thread = threading.Thread(
-            target=self._plant.run, args=(self._context.stop,), name="plant", daemon=True
+            target=self._run, args=(self._plant,), name="plant", daemon=True
         )
         self._thread.start()
+
+    def _run(self, plant: VirtualPlant) -> None:
+        try:
+            plant.run(self._context.stop)
+        except Exception as error:  # noqa: BLE001 - carried to the main thread, which ends on it
+            self._failure = error
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
 
     def _each_station(self) -> None:
         if self._plant is not None:

@@ -12,7 +12,14 @@ from connectors.errors import Poison, Unavailable
 from deploy.control import control, read_state
 from deploy.role import Context, commands
 from deploy.settings import masked
-from deploy.wiring import join_ray, make_join_stores, make_log, make_registry, make_store
+from deploy.wiring import (
+    join_ray,
+    make_archive,
+    make_join_stores,
+    make_log,
+    make_registry,
+    make_store,
+)
 
 REPLICAS_FIRST: Final = 2
 NO_VERDICT_GRACE_MS: Final = 2000
@@ -136,10 +143,9 @@ def run_web(context: Context) -> None:
 
 def run_archiver(context: Context) -> None:
     """Judged evidence from the logs to the archive."""
-    from training.archive import Archive
     from training.archive import run_archiver as run
 
-    log, archive = make_log(context.settings), Archive(context.settings.archive)
+    log, archive = make_log(context.settings), make_archive(context.settings)
     context.ready()
     run(log, context.line, archive, clock=SystemClock(), stop=context.stop)
 

@@ -170,6 +170,8 @@ def _addresses(running: RunningLine) -> Json:
         "redis_url": settings.redis,
         "ray_address": settings.ray_address,
         "payloads_url": settings.payloads,
+        "registry_folder": str(settings.registry),
+        "archive_url": settings.archive,
         "plc_endpoint": settings.plc_endpoint,
         "sink_endpoint": running.sink_endpoint,
         "page": running.page,

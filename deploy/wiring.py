@@ -3,16 +3,19 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from connectors.cloudevents import headers_of
 from connectors.errors import Poison
 from connectors.line import Line
 from connectors.ports import Log, Outgoing, PayloadStore, TopicSpec
-from deploy.control import read_state
+from deploy.control import read_state, running_folder
 from deploy.settings import Settings
 from inference.registry import BundleRegistry
 from ingest.store import JoinStore, RedisJoinStore
+
+if TYPE_CHECKING:
+    from training.archive import Archive
 
 ENTITIES: Final = ("records", "verdicts", "dead-letters", "nearline", "policies", "plant-truth")
 _KEYED: Final = ("records", "verdicts")
@@ -20,19 +23,20 @@ _ACK_TIMEOUT_S: Final = 30.0
 
 
 def running_settings(settings: Settings) -> Settings:
-    """`settings`, and for each server that they do not name the one of the line that is up here."""
-    state = read_state(settings.data_folder) or {}
+    """`settings`, and what they do not name as it is on the line that is up here, if one is."""
+    folder = running_folder(settings.data_folder)
+    state = read_state(folder) or {}
     addresses: dict[str, str] = state.get("addresses", {})
     names = Settings.model_fields.keys() & addresses.keys()
     absent = {name: addresses[name] for name in names if not getattr(settings, name)}
-    return Settings.model_validate(dict(settings) | absent)
+    return Settings.model_validate(dict(settings) | absent | {"data_folder": folder})
 
 
 def running_line(settings: Settings, line_path: Path | None) -> Path:
     """The line file that was named, else that of the line that is up here, else ``line.yaml``."""
     if line_path is not None:
         return line_path
-    state = read_state(settings.data_folder) or {}
+    state = read_state(running_folder(settings.data_folder)) or {}
     return Path(state.get("line_path", "line.yaml"))
 
 
@@ -68,7 +72,7 @@ def join_ray(settings: Settings) -> None:
     """This process is a driver of the line's Ray cluster."""
     from inference import serve
 
-    state = read_state(settings.data_folder) or {}
+    state = read_state(running_folder(settings.data_folder)) or {}
     if settings.ray_address == state.get("addresses", {}).get("ray_address"):
         os.environ.update(state.get("environment", {}))
     serve.join_ray(_named(settings.ray_address, "RAY_ADDRESS"))
@@ -77,6 +81,13 @@ def join_ray(settings: Settings) -> None:
 def make_registry(settings: Settings) -> BundleRegistry:
     """The folder of bundles."""
     return BundleRegistry(settings.registry)
+
+
+def make_archive(settings: Settings) -> "Archive":
+    """The tables of judged and characterised parts."""
+    from training.archive import Archive
+
+    return Archive(settings.archive)
 
 
 def ensure_line_topics(log: Log, line: Line) -> None:

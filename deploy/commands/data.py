@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from deploy.commands.common import read_settings_quietly
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -51,17 +53,12 @@ def import_folder(
     from rich.console import Console
 
     from deploy.importing import Import, stream_folder, survey
-    from deploy.settings import Settings
 
-    console = Console(stderr=True, highlight=False)
+    console, settings = Console(stderr=True, highlight=False), read_settings_quietly()
     found = survey(folder)
     if not stream:
         typer.echo(json.dumps(found.shown(), indent=2))
         return
-    from deploy.commands.run import log_to_file
-
-    settings = Settings.read()
-    log_to_file(settings)
     given = Import(folder=folder, product=product or folder.name, drop_share=drop_share, seed=seed)
     result = stream_folder(settings, given, line_path=line, on_progress=console.print)
     if as_json:

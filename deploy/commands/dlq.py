@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from deploy.commands.common import read_settings
+
 if TYPE_CHECKING:
     from connectors.line import Line
     from connectors.ports import Log
@@ -78,8 +80,7 @@ def resubmit(letter: Annotated[str, typer.Argument(help="Letter id, or its begin
 
 def _connect() -> "tuple[Log, Line]":
     from deploy.line_file import load_line
-    from deploy.settings import Settings
     from deploy.wiring import make_log, running_line, running_settings
 
-    settings = running_settings(Settings.read())
+    settings = running_settings(read_settings())
     return make_log(settings), load_line(running_line(settings, None))

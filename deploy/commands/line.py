@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from deploy.commands.setup import LINE_DEFAULT
+from deploy.commands.common import LINE_DEFAULT, read_settings
 
 app = typer.Typer(no_args_is_help=True, help="Check what the line file declares.")
 
@@ -26,14 +26,13 @@ def check(
     A broken file ends with exit code 2 and names line, field and remedy. Secrets are masked.
     """
     from deploy.line_file import load_line
-    from deploy.settings import Settings
 
     line = load_line(path)
     whole: dict[str, Any] = {
         "line": line.model_dump(mode="json"),
         "topics": {entity: line.topic(entity) for entity in ("records", "verdicts", "nearline")},
         "policy_digest": line.policy().digest,
-        "settings": Settings.read().shown(),
+        "settings": read_settings().shown(),
     }
     if as_json:
         typer.echo(json.dumps(whole, indent=2))

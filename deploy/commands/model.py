@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from deploy.commands.common import read_settings
+
 if TYPE_CHECKING:
     from connectors.line import Line
     from deploy.fitting import Progress
@@ -67,10 +69,9 @@ def list_bundles(*, as_json: AsJson = False) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from deploy.settings import Settings
-    from deploy.wiring import make_registry
+    from deploy.wiring import make_registry, running_settings
 
-    registry = make_registry(Settings.read())
+    registry = make_registry(running_settings(read_settings()))
     entries = registry.ls()
     if as_json:
         typer.echo(
@@ -103,10 +104,9 @@ def list_bundles(*, as_json: AsJson = False) -> None:
 @app.command(epilog="Example: hololine model show 4f0c12")
 def show(bundle: Annotated[str, typer.Argument(help="Digest, or its beginning.")]) -> None:
     """Print a bundle's manifest: what it was fitted from, and what it can promise."""
-    from deploy.settings import Settings
-    from deploy.wiring import make_registry
+    from deploy.wiring import make_registry, running_settings
 
-    registry = make_registry(Settings.read())
+    registry = make_registry(running_settings(read_settings()))
     typer.echo(registry.show(registry.find(bundle)).model_dump_json(indent=2))
 
 
@@ -118,10 +118,9 @@ def promote(
 ) -> None:
     """Let a bundle judge its product from now on; on a running line without losing a part."""
     from deploy.fitting import swap_running
-    from deploy.settings import Settings
-    from deploy.wiring import make_registry
+    from deploy.wiring import make_registry, running_settings
 
-    settings = Settings.read()
+    settings = running_settings(read_settings())
     registry = make_registry(settings)
     digest = registry.find(bundle)
     product = registry.show(digest).product
@@ -134,10 +133,9 @@ def promote(
 def rollback(*, product: Product) -> None:
     """Let the bundle before this one judge again, on the running line too."""
     from deploy.fitting import swap_running
-    from deploy.settings import Settings
-    from deploy.wiring import make_registry
+    from deploy.wiring import make_registry, running_settings
 
-    settings = Settings.read()
+    settings = running_settings(read_settings())
     registry = make_registry(settings)
     digest = registry.rollback(product)
     _tell_swap(product, digest, swap_running(settings, registry.champions()))
@@ -150,10 +148,9 @@ def _tell_swap(product: str, digest: str, seconds: float | None) -> None:
 
 def _line(path: Path | None) -> "tuple[Settings, Line]":
     from deploy.line_file import load_line
-    from deploy.settings import Settings
-    from deploy.wiring import running_line
+    from deploy.wiring import running_line, running_settings
 
-    settings = Settings.read()
+    settings = running_settings(read_settings())
     return settings, load_line(running_line(settings, path))
 
 

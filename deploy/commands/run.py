@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from deploy.commands.setup import LINE_DEFAULT
+from deploy.commands.common import LINE_DEFAULT, read_settings, read_settings_quietly
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -51,11 +51,8 @@ def demo(
     RAY_ADDRESS are set.
     """
     from deploy.demo import run_demo
-    from deploy.settings import Settings
 
-    settings = Settings.read()
-    log_to_file(settings)
-    run_demo(settings, line, exit_after=exit_after, parts=parts, rate_hz=rate)
+    run_demo(read_settings_quietly(), line, exit_after=exit_after, parts=parts, rate_hz=rate)
 
 
 def up(line: LineOption = LINE_DEFAULT) -> None:
@@ -68,11 +65,9 @@ def up(line: LineOption = LINE_DEFAULT) -> None:
     from rich.live import Live
 
     from deploy.running import bring_up
-    from deploy.settings import Settings
     from deploy.wiring import make_registry
 
-    settings = Settings.read()
-    log_to_file(settings)
+    settings = read_settings_quietly()
     console = Console(highlight=False)
     try:
         with bring_up(settings, line, on_progress=console.print) as running:
@@ -93,10 +88,9 @@ def up(line: LineOption = LINE_DEFAULT) -> None:
 def down() -> None:
     """Stop the line that is up in this data folder, and wait until nothing of it runs."""
     from connectors.errors import Unavailable
-    from deploy.control import control, read_state
-    from deploy.settings import Settings
+    from deploy.control import control, read_state, running_folder
 
-    folder = Settings.read().data_folder
+    folder = running_folder(read_settings().data_folder)
     control(folder, "stop")
     deadline_s = time.monotonic() + _DOWN_TIMEOUT_S
     while read_state(folder) is not None:
@@ -114,11 +108,10 @@ def status(
     """Show what runs, where to connect to, and how often each process was started anew."""
     from rich.console import Console
 
-    from deploy.control import control, read_state
-    from deploy.settings import Settings
+    from deploy.control import control, read_state, running_folder
     from deploy.supervisor import memory_by_process
 
-    folder = Settings.read().data_folder
+    folder = running_folder(read_settings().data_folder)
     answer = control(folder, "status")
     if memory:
         answer["memory_bytes"] = memory_by_process((read_state(folder) or {}) | answer)
@@ -133,9 +126,8 @@ def scale(
 ) -> None:
     """Change how many scorer replicas judge; those that stay are not restarted."""
     from deploy.control import control
-    from deploy.settings import Settings
 
-    control(Settings.read().data_folder, "scale", replicas=replicas)
+    control(read_settings().data_folder, "scale", replicas=replicas)
     typer.echo(f"the line works towards {replicas} scorers")
 
 
@@ -161,12 +153,3 @@ def _table(status: "Json") -> "Table":
     table.caption = "\n".join(f"{n}: {masked(a)}" for n, a in addresses.items() if a is not None)
     table.caption_justify = "left"
     return table
-
-
-def log_to_file(settings: Any) -> None:
-    """This process owns the terminal: its log goes beside those of its children."""
-    from deploy.logs import configure_logs
-
-    folder = settings.data_folder / "logs"
-    folder.mkdir(parents=True, exist_ok=True)
-    configure_logs(settings.log_level, process="hololine", path=folder / "hololine.log")

@@ -6,11 +6,6 @@ from typing import Annotated
 
 import typer
 
-LineOption = Annotated[
-    Path, typer.Option("--line", help="The line file.", show_default="./line.yaml")
-]
-LINE_DEFAULT = Path("line.yaml")
-
 
 def register(app: typer.Typer) -> None:
     """`app` has `init`."""

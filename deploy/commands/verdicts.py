@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from connectors.errors import Transient
+from deploy.commands.common import read_settings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,11 +45,10 @@ def verdicts(
     from rich.console import Console
 
     from deploy.line_file import load_line
-    from deploy.settings import Settings
     from deploy.verdict_feed import VerdictFeed
     from deploy.wiring import make_log, running_line, running_settings
 
-    settings = running_settings(Settings.read())
+    settings = running_settings(read_settings())
     line = load_line(running_line(settings, None))
     reader = make_log(settings).topic_reader(
         line.topic("verdicts"), start=None if follow and not from_start else {}

@@ -1,0 +1,31 @@
+"""What the commands share: settings read once, and where this process's own log goes."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from deploy.settings import Settings
+
+LINE_DEFAULT: Final = Path("line.yaml")
+
+
+def read_settings() -> "Settings":
+    """The settings of the environment; warnings of this process go to stderr, as JSON."""
+    from deploy.logs import configure_logs
+    from deploy.settings import Settings
+
+    settings = Settings.read()
+    configure_logs("debug" if settings.log_level == "debug" else "warning", process="hololine")
+    return settings
+
+
+def read_settings_quietly() -> "Settings":
+    """The settings; this process owns the terminal, so its log goes beside its children's."""
+    from deploy.logs import configure_logs
+    from deploy.settings import Settings
+
+    settings = Settings.read()
+    folder = settings.data_folder / "logs"
+    folder.mkdir(parents=True, exist_ok=True)
+    configure_logs(settings.log_level, process="hololine", path=folder / "hololine.log")
+    return settings
