@@ -161,7 +161,7 @@ def _streak(body: Body, fine: Grid, _coarse: Grid, flaw: Flaw) -> None:
     line = _stroke(fine, flaw, turn_rad=np.pi / 2, length_mm=26 * flaw.size, width_mm=0.6)
     line *= (fine.u < COAT_EDGE_MM) * body.solid * np.float32(flaw.severity)
     body.height_mm -= 0.030 * line
-    body.albedo *= (1 + 0.45 * line)[..., None]
+    body.albedo *= (1 + 0.80 * line)[..., None]
     body.thickness *= 1 - 0.10 * line
 
 
@@ -171,7 +171,7 @@ def _edge_burr(body: Body, fine: Grid, _coarse: Grid, flaw: Flaw) -> None:
     lip = np.exp(-np.square((fine.u - flaw.at[0] - 0.35) / 0.45)) * teeth
     lip *= edge(np.abs(fine.v - flaw.at[1]) - np.float32(length / 2), softness_mm=1.5)
     lip *= body.solid * np.float32(flaw.severity)
-    body.height_mm += 0.40 * lip
+    body.height_mm += 0.26 * lip
     _tone(body, np.asarray(0.5 * lip, np.float32), (0.55, 0.30, 0.19))
     body.gloss += 0.25 * lip
 

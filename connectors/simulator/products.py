@@ -76,10 +76,11 @@ def electrode(fine: Grid, coarse: Grid, lot: Lot, rng: np.random.Generator) -> B
     grains = grainy(rng, sigma=0.7) * (1 + 0.15 * lot.texture)
     lanes = smooth(rng, cells=(3, 60))
     rolled = smooth(rng, cells=(2, 128)) * 0.6 + grainy(rng, sigma=0.6) * 0.4
-    waves = smooth(rng, cells=(4, 4))
+    waves, curl = smooth(rng, cells=(4, 4)), rng.normal(0, 0.14, 2)
+    curled = curl[0] * np.square(fine.u / 27) + curl[1] * np.square(fine.v / 27)
     bead = np.exp(-np.square((fine.u - COAT_EDGE_MM + 0.8) / 0.7)) * coat
     coating = 0.12 * (1 + 0.04 * lot.thickness) + 0.012 * bead + 0.0025 * grains + 0.0012 * lanes
-    part_mm = 0.035 * waves + 0.002 * rolled * (1 - coat) + coating * coat
+    part_mm = curled + 0.035 * waves + 0.002 * rolled * (1 - coat) + coating * coat
     foil = _tinted((0.46, 0.21, 0.12), lot)
     dark = _tinted((0.024, 0.0245, 0.026), lot)
     albedo = _paint(albedo, foil, solid)

@@ -9,6 +9,7 @@ import tifffile
 
 from connectors.simulator.encoding import encode
 from connectors.simulator.parts import DEFECTS, INLINE, VISIBLE_IN, SimulatedPart, make_part
+from connectors.simulator.sheet import sheet
 
 CASES = [(product, kind) for product, kinds in DEFECTS.items() for kind in kinds]
 
@@ -118,3 +119,11 @@ def test_tiff_sizes_say_nothing_about_the_part():
             for p, k in CASES[::4]
         }
         assert len(sizes) == 1
+
+
+def test_a_sheet_shows_every_defect_of_a_product_in_every_modality():
+    """One row for the good part and one a defect; four tiles of 256 pixels across."""
+    picture = sheet("can")
+    assert picture.shape == (256 * (1 + len(DEFECTS["can"])), 4 * 256, 3)
+    rows = picture.reshape(-1, 256, 4 * 256, 3)
+    assert all((row != rows[0]).any() for row in rows[1:])
