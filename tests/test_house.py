@@ -36,6 +36,9 @@ BANNED = {
 ALLOWED = {
     ("connectors/clock.py", "time.time_ns"): "it is the clock",
     ("deploy/settings.py", "os.environ"): "it is the reader of the environment",
+    ("deploy/embedded/server.py", "os.environ"): "a server is given this process's environment",
+    ("deploy/wiring.py", "os.environ"): "who joins the line's Ray takes over its switches",
+    ("inference/serve.py", "os.environ"): "Ray takes its switches from the environment alone",
 }
 """Reasoned exceptions to `BANNED`."""
 
