@@ -3,12 +3,13 @@
 Tuning reads the tune role, calibration the calibrate role, once, with all else frozen.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from inference.extractors import Extractor
@@ -68,21 +69,36 @@ def calibrated(model: ProductModel, maps: Sequence[PatchMaps]) -> ProductModel:
     return replace(
         model,
         subsets={
-            name: replace(
-                subset, calibration=Calibration(np.sort(subset_scores(model, maps, name)))
+            subset_name(present): replace(
+                model.subsets[subset_name(present)],
+                calibration=Calibration(np.sort(subset_scores(model, maps, present=present))),
             )
-            for name, subset in model.subsets.items()
+            for present in subsets_of(model.eyes)
         },
     )
 
 
 def subset_scores(
-    model: ProductModel, maps: Sequence[PatchMaps], name: str
-) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-    """Each part's fused score as if only the subset `name` had come."""
-    fusion = model.subsets[name].fusion
-    columns = (model.columns(each, name.split("+")) for each in maps)
-    fused = [float(fusion.fuse(fusion.scaled(column.scores))) for column in columns]
+    model: ProductModel,
+    maps: Sequence[PatchMaps],
+    *,
+    present: Sequence[str],
+    counted: Iterable[str] | None = None,
+) -> NDArray[np.float32]:
+    """Each part's fused score as if only `present` had come.
+
+    Args:
+        model: A tuned model.
+        maps: Of complete parts.
+        present: What came.
+        counted: The modalities that count in the sum; None: all, hallucinated ones too.
+    """
+    fusion = model.subsets[subset_name(present)].fusion
+    names = sorted(model.eyes if counted is None else counted)
+    fused = []
+    for each in maps:
+        scaled = fusion.scaled(model.columns(each, present).scores)
+        fused.append(float(fusion.fuse({name: scaled[name] for name in names})))
     return np.asarray(fused, dtype=np.float32)
 
 

@@ -69,7 +69,7 @@ def fit_product(
     """
     names = scored_modalities(line, product)
     parted = by_role([s for s in samples if s.label == "good" and set(names) <= s.captures.keys()])
-    _refuse_few(parted, product=product)
+    refuse_few(parted, product=product)
     weights = weights or {}
     extractors = {
         name: build_extractor(line.modalities[name].extractor, weights.get(name, {}))
@@ -191,7 +191,8 @@ def _subset_entry(model: ProductModel, present: tuple[str, ...]) -> SubsetEntry:
     )
 
 
-def _refuse_few(parted: Mapping[Role, Sequence[PartSample]], *, product: str) -> None:
+def refuse_few(parted: Mapping[Role, Sequence[PartSample]], *, product: str) -> None:
+    """Raise `Poison` that names the role with too few parts, if there is one."""
     for role, least in _PARTS_MIN.items():
         if len(parted[role]) < least:
             raise Poison(
