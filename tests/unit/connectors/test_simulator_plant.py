@@ -3,13 +3,13 @@
 import threading
 from collections import Counter
 from concurrent.futures import Future
-from hashlib import sha256
 
 import pytest
 
 from connectors.clock import SystemClock
 from connectors.line import Line, Modality, OpcUaNodes, Station
-from connectors.messages import NearlineResult, PayloadRef, ProductPolicy, StationRecord
+from connectors.memory import MemoryPayloadStore
+from connectors.messages import NearlineResult, ProductPolicy, StationRecord
 from connectors.ports import LogPosition
 from connectors.simulator.defects import VISIBLE_IN
 from connectors.simulator.plant import VirtualPlant
@@ -72,25 +72,6 @@ class KeptLog:
         return [message.from_bytes(r.value) for r in self.records if f".{entity}." in r.topic]
 
 
-class KeptStore:
-    """Keeps payloads by digest."""
-
-    def __init__(self):
-        self.payloads = {}
-
-    def put(self, data, *, media_type, units="1", shape=()):
-        digest = sha256(data).hexdigest()
-        self.payloads[digest] = data
-        return PayloadRef(
-            uri=f"kept://{digest}",
-            sha256=digest,
-            size_bytes=len(data),
-            media_type=media_type,
-            units=units,
-            shape=shape,
-        )
-
-
 class EagerPlc:
     """Says Done at once, or never."""
 
@@ -108,7 +89,7 @@ class EagerPlc:
 
 
 def _plant(line, schedule, plc=None):
-    log, store, plc = KeptLog(), KeptStore(), plc or EagerPlc()
+    log, store, plc = KeptLog(), MemoryPayloadStore(), plc or EagerPlc()
     plant = VirtualPlant(
         line=line,
         log=log,
@@ -147,7 +128,7 @@ def test_a_truth_precedes_its_records_and_names_exactly_those_that_are_sent(line
     assert plant.sent["dropped"] == faults["dropped"] == 3 * len(told) - len(seen) > 0
     assert plant.sent["records"] == seen.total()
     refs = [ref for truth in told.values() for ref in (*truth.captures.values(),)]
-    assert all(ref.sha256 in store.payloads for ref in refs)
+    assert all(len(store.get(ref)) == ref.size_bytes for ref in refs)
 
 
 def test_a_truth_says_what_is_wrong_and_where_it_shows(line):
@@ -160,7 +141,7 @@ def test_a_truth_says_what_is_wrong_and_where_it_shows(line):
         assert truth.visible_in == VISIBLE_IN[truth.defect]
         assert set(truth.masks) == set(truth.visible_in) - {"ct"}
         assert set(truth.captures) == {"rgb", "scan", "thermal"}
-        assert all(ref.sha256 in store.payloads for ref in truth.masks.values())
+        assert all(store.get(ref).startswith(b"\x89PNG") for ref in truth.masks.values())
 
 
 def test_the_plc_presents_every_part_and_later_names_those_that_were_not_read(line):
@@ -213,7 +194,7 @@ def test_the_laboratory_reports_the_chosen_parts_hours_later(line):
         assert result.finding == truths[str(result.part)].label
         assert result.examined_at_ns > last_ns + 3 * 3_600_000_000_000
         assert result.payloads[0].shape == (16, 64, 64)
-        assert result.payloads[0].sha256 in store.payloads
+        assert store.get(result.payloads[0])
 
 
 def test_a_stopped_plant_keeps_what_it_told_of_the_parts_inside(line):
