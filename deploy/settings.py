@@ -47,13 +47,13 @@ class Settings(BaseSettings):
     ray_address: str | None = Field(default=None, validation_alias=_plain("ray_address"))
     data_folder: Path = Path("var")
     """All that this machine keeps: logs, embedded servers, payloads, registry, archive."""
-    payloads_url: str | None = None
+    payloads_url: str | None = Field(default=None, repr=False)
     """fsspec address of the payload store; default ``<data folder>/payloads``."""
     registry_folder: Path | None = None
     """Folder of bundles; default ``<data folder>/registry``."""
-    archive_url: str | None = None
+    archive_url: str | None = Field(default=None, repr=False)
     """Delta table of judged evidence; default ``<data folder>/archive``."""
-    plc_endpoint: str | None = None
+    plc_endpoint: str | None = Field(default=None, repr=False)
     """OPC UA endpoint of the PLC, such as ``opc.tcp://plc-7:4840``; none: no source runs."""
     sink_port: Port = 0
     """Port of the line's own OPC UA server; 0 takes a free one."""
