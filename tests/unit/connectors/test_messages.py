@@ -379,3 +379,4 @@ def test_canonical_bytes_have_a_fixed_form() -> None:
     """Declared order, no white space, absent options left out."""
     tick = Tick(log_start=3)
     assert tick.to_bytes() == b'{"kind":"tick","schema_version":1,"log_start":3}'
+    assert b'"lot"' not in StationRecord.from_bytes(record_json()).to_bytes()
