@@ -1,9 +1,10 @@
 """`hololine model`: fit a bundle, see bundles, choose which one judges."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -13,7 +14,6 @@ from deploy.commands.common import read_settings
 
 if TYPE_CHECKING:
     from connectors.line import Line
-    from deploy.fitting import Progress
     from deploy.settings import Settings
 
 PARTS_DEFAULT: Final = 240
@@ -33,9 +33,15 @@ def group() -> None:
 @app.command(epilog="Example: hololine model fit --product can --from-archive")
 def fit(
     *,
-    product: Product,
+    product: Annotated[
+        str | None, typer.Option(help="A product of the line file; from the archive: default all.")
+    ] = None,
     from_archive: Annotated[
         bool, typer.Option("--from-archive", help="Fit from the archive's characterised parts.")
+    ] = False,
+    promote_it: Annotated[
+        bool,
+        typer.Option("--promote", help="From the archive: it judges unless it is clearly worse."),
     ] = False,
     folder: Annotated[
         Path | None, typer.Option(help="Fit from a folder train/good/<part>/<modality>.*.")
@@ -44,6 +50,7 @@ def fit(
         int, typer.Option(min=100, max=100_000, help="Good parts of the virtual plant to fit from.")
     ] = PARTS_DEFAULT,
     line: LineFile = None,
+    as_json: AsJson = False,
 ) -> None:
     """Fit a bundle from good parts: of the virtual plant, of a folder, or of the archive.
 
@@ -52,14 +59,25 @@ def fit(
     """
     settings, the_line = _line(line)
     if from_archive:
-        _night(settings, the_line, product)
+        products = sorted(the_line.products) if product is None else [product]
+        _night(settings, the_line, products=products, promote=promote_it, as_json=as_json)
         return
+    if product is None:
+        raise typer.BadParameter("name the product, such as --product can")
     from deploy.fitting import fit_and_add
 
-    with _bar(product) as progress:
+    with _bars() as progress:
         digest = fit_and_add(
-            settings, the_line, product=product, folder=folder, parts=parts, progress=progress
+            settings,
+            the_line,
+            product=product,
+            folder=folder,
+            parts=parts,
+            progress=partial(progress, product),
         )
+    if as_json:
+        typer.echo(json.dumps({"product": product, "bundle": digest}))
+        return
     typer.echo(f"bundle {digest[:12]} of {product} is in the registry")
 
 
@@ -146,6 +164,34 @@ def _tell_swap(product: str, digest: str, seconds: float | None) -> None:
     typer.echo(f"{product} is judged by {digest[:12]} from now on ({where})")
 
 
+def _night(
+    settings: "Settings", line: "Line", *, products: list[str], promote: bool, as_json: bool
+) -> None:
+    """One night, on the line's Ray cluster or a local one."""
+    from rich.console import Console
+
+    from deploy.wiring import join_ray, make_archive, make_registry, make_store
+    from training.night import run_night
+
+    if settings.ray_address is not None:
+        join_ray(settings)
+    with _bars() as progress:
+        report = run_night(
+            archive=make_archive(settings),
+            registry=make_registry(settings),
+            line=line,
+            store=make_store(settings),
+            products=products,
+            ray_address=settings.ray_address,
+            progress=progress,
+            promote=promote,
+        )
+    if as_json:
+        typer.echo(report.to_json())
+        return
+    Console(highlight=False).print(report)
+
+
 def _line(path: Path | None) -> "tuple[Settings, Line]":
     from deploy.line_file import load_line
     from deploy.wiring import running_line, running_settings
@@ -155,17 +201,18 @@ def _line(path: Path | None) -> "tuple[Settings, Line]":
 
 
 @contextmanager
-def _bar(title: str) -> "Iterator[Progress]":
-    """A progress bar; each stage is a line of it."""
-    from rich.progress import Progress as Bar
-    from rich.progress import TaskID
+def _bars() -> "Iterator[Callable[[str, str, float], None]]":
+    """Progress bars on stderr: one for each product and stage."""
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
 
-    with Bar() as bar:
+    with Progress(console=Console(stderr=True)) as bars:
         tasks: dict[str, TaskID] = {}
 
-        def advance(stage: str, done: float) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(f"{title}: {stage}", total=1.0)
-            bar.update(tasks[stage], completed=done)
+        def advance(product: str, stage: str, share: float) -> None:
+            name = f"{product}: {stage}"
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=1.0)
+            bars.update(tasks[name], completed=share)
 
         yield advance
