@@ -7,7 +7,7 @@ from typing import Final
 
 from deploy.embedded.server import LOOPBACK, Server, free_port
 
-START_TIMEOUT_S: Final = 90.0
+START_TIMEOUT_S: Final = 180.0
 OBJECT_STORE_BYTES: Final = 100 * 2**20
 SOCKET_ROOM_BYTES: Final = 40
 """Ray adds about 65 bytes to its temporary folder's path; a socket's path ends at 107."""
