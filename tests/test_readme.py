@@ -10,12 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted({ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("*/README.md")})
-QUICK = (
-    "hololine init",
-    "hololine line check",
-    "hololine --help",
-    "hololine data import --help",
-)
+QUICK = ("hololine init", "hololine line check", "hololine --help")
 """Commands that tests run as they stand; a block with any other one is only parsed."""
 
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
