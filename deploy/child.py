@@ -103,6 +103,7 @@ class Child:
         except subprocess.TimeoutExpired:
             _log.error("child_killed_at_stop", child=self.name, pid=self.process.pid)
         self._end_group(self.process)
+        self.process.wait()
 
     def shown(self) -> dict[str, Any]:
         """What `hololine status` shows of it."""
