@@ -142,7 +142,7 @@ def test_a_real_process_ends_with_its_supervisor_however_that_ends(tmp_path: Pat
         "held = Supervisor(folder, env=os.environ, line_path=folder / 'line.yaml')\n"
         "held.add('plant')\n"
         "held.wait_ready('plant', timeout_s=120)\n"
-        "print(held.status()['children']['plant']['pid'], flush=True)\n"
+        "Path(sys.argv[2]).write_text(f\"{held.status()['children']['plant']['pid']} .\")\n"
         "time.sleep(600)"
     )
     environment = os.environ | {
@@ -150,21 +150,19 @@ def test_a_real_process_ends_with_its_supervisor_however_that_ends(tmp_path: Pat
         "HOLOLINE_DATA_FOLDER": str(tmp_path),
         "HOLOLINE_PLC_ENDPOINT": opcua_endpoint(0),
     }
+    told = tmp_path / "pid"
     process = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)],
-        stdout=subprocess.PIPE,
-        env=environment,
-        text=True,
+        [sys.executable, "-c", code, str(tmp_path), str(told)], env=environment
     )
     try:
-        assert process.stdout is not None
-        plant = int(process.stdout.readline())
+        until(lambda: told.exists() and told.read_text().endswith("."), timeout_s=150.0)
+        plant = int(told.read_text().split()[0])
         assert _alive(plant)
         process.send_signal(signal.SIGKILL)
         until(lambda: not _alive(plant))
     finally:
         process.kill()
-        process.communicate()
+        process.wait()
 
 
 def _alive(pid: int) -> bool:
