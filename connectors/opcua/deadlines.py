@@ -14,6 +14,8 @@ from connectors.messages import ProductPolicy
 
 WAITING_MAX: Final = 20_000
 SETTLED_MAX: Final = 20_000
+HISTORY_MS: Final = 600_000
+"""Parts whose deadline passed so long before the watch began are nobody's concern any more."""
 
 LATE: Final = "no-verdict-by-deadline"
 UNKNOWN_PRODUCT: Final = "unknown-product"
@@ -57,6 +59,7 @@ class NoVerdictWatch:
         self._products = products
         self._grace_ms = grace_ms
         self._clock = clock
+        self._history_ms = self._now_ms() - HISTORY_MS
         self._waiting: dict[str, tuple[int, str]] = {}  # part -> when due, the reason to give
         self._due: list[tuple[int, str]] = []  # heap; may hold parts that wait no more
         self._settled = Recent(SETTLED_MAX)
@@ -72,6 +75,8 @@ class NoVerdictWatch:
         deadline_ms = 0 if policy is None else policy.deadline_ms
         since_ms = min(logged_at_ms, self._now_ms())
         due_ms = since_ms + deadline_ms + self._grace_ms
+        if due_ms < self._history_ms:
+            return
         self._waiting[part] = due_ms, UNKNOWN_PRODUCT if policy is None else LATE
         heapq.heappush(self._due, (due_ms, part))
         if len(self._due) > 2 * WAITING_MAX:

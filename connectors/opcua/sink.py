@@ -231,7 +231,8 @@ def run_sink(
     """Show verdicts, and NO_VERDICT by `watch`, until `stop` is set; beat every 500 ms.
 
     While the log cannot be read the beats are unhealthy, and deadlines go on passing. After a
-    start the verdicts that are already there are read first, so that none is called missing.
+    start the verdicts that are already there are read first, so that none is called missing, and
+    of them only the last of each of the last 1,000 parts is shown.
 
     Args:
         sink: Where to show them.
@@ -241,16 +242,18 @@ def run_sink(
         clock: Times the beats.
         stop: Ends the loop.
     """
-    seen = Recent(_SEEN_MAX)
-    ready = healthy = False
+    desk = _Desk(sink=sink, watch=watch)
+    healthy = False
     next_beat_s = clock.monotonic_s()
     while not stop.is_set():
         try:
             for record in verdicts.poll(timeout_s=_POLL_S, limit=_POLL_LIMIT):
-                _take_verdict(record, sink=sink, watch=watch, seen=seen)
-            ready = ready or verdicts.caught_up()
-            for record in records.poll(timeout_s=_POLL_S, limit=_POLL_LIMIT) if ready else ():
-                _take_record(record, watch=watch)
+                desk.take_verdict(record)
+            if desk.backlog is not None and verdicts.caught_up():
+                desk.open()
+            if desk.backlog is None:
+                for record in records.poll(timeout_s=_POLL_S, limit=_POLL_LIMIT):
+                    desk.take_record(record)
             healthy = True
         except Unavailable as error:
             if healthy:
@@ -265,28 +268,49 @@ def run_sink(
             next_beat_s = clock.monotonic_s() + _BEAT_S
 
 
-def _take_verdict(
-    record: LogRecord, *, sink: VerdictSink, watch: NoVerdictWatch, seen: Recent
-) -> None:
-    try:
-        verdict = Verdict.from_bytes(record.value or b"")
-    except MalformedMessage as error:
-        log.warning("verdict_malformed", offset=record.offset, reason=str(error))
-        return
-    watch.saw_verdict(str(verdict.part))
-    if verdict.verdict_id not in seen:
-        seen.add(verdict.verdict_id)
-        sink.show(verdict)
+class _Desk:
+    """Hands verdicts on to the sink, each once; before it opens only the last ones are kept."""
 
+    def __init__(self, *, sink: VerdictSink, watch: NoVerdictWatch) -> None:
+        self._sink = sink
+        self._watch = watch
+        self._seen = Recent(_SEEN_MAX)
+        self.backlog: OrderedDict[str, Verdict] | None = OrderedDict()
+        """Part id -> its last verdict, of the last parts; None once open."""
 
-def _take_record(record: LogRecord, *, watch: NoVerdictWatch) -> None:
-    """Start the part's deadline; ticks, policies and malformed bytes are the worker's matter."""
-    try:
-        station_record = StationRecord.from_bytes(record.value or b"")
-    except MalformedMessage:
-        return
-    watch.saw_record(
-        str(station_record.part),
-        product=station_record.product,
-        logged_at_ms=record.timestamp_ms,
-    )
+    def open(self) -> None:
+        """The backlog is shown, and from now on every verdict as it comes."""
+        backlog, self.backlog = self.backlog, None
+        for verdict in () if backlog is None else backlog.values():
+            self._sink.show(verdict)
+
+    def take_verdict(self, record: LogRecord) -> None:
+        """Settle the part and show the verdict, unless it was seen before."""
+        try:
+            verdict = Verdict.from_bytes(record.value or b"")
+        except MalformedMessage as error:
+            log.warning("verdict_malformed", offset=record.offset, reason=str(error))
+            return
+        self._watch.saw_verdict(str(verdict.part))
+        if verdict.verdict_id in self._seen:
+            return
+        self._seen.add(verdict.verdict_id)
+        if self.backlog is None:
+            self._sink.show(verdict)
+            return
+        self.backlog[verdict.part.part_id] = verdict
+        self.backlog.move_to_end(verdict.part.part_id)
+        if len(self.backlog) > PARTS_MAX:
+            self.backlog.popitem(last=False)
+
+    def take_record(self, record: LogRecord) -> None:
+        """Start the part's deadline; all but station records are the worker's matter."""
+        try:
+            station_record = StationRecord.from_bytes(record.value or b"")
+        except MalformedMessage:
+            return
+        self._watch.saw_record(
+            str(station_record.part),
+            product=station_record.product,
+            logged_at_ms=record.timestamp_ms,
+        )

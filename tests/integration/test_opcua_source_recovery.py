@@ -99,9 +99,7 @@ def test_values_that_break_every_rule_arrive_as_they_are(
     """Repairing them is nobody's business; the dead letter shows what the PLC said."""
     long_id = "ü" * 10_000
     values = {"speed": float("nan"), "force": float("inf")}
-    plc.present(
-        part_id=long_id, pass_number=-4, product="", process_values=values, timeout_s=0
-    )
+    plc.present(part_id=long_id, pass_number=-4, product="", process_values=values, timeout_s=0)
     event = next_event(source)
     assert (event.part_id, event.pass_number, event.product) == (long_id, -4, "")
     assert str(event.process_values) == str(values)
@@ -250,7 +248,9 @@ def test_a_late_acknowledgement_of_an_abandoned_part_completes_no_other(
     assert plc.wait_done(timeout_s=10)
 
 
-@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"ACKF\xff\xff\xff\x7f"])
+@pytest.mark.parametrize(
+    "answer", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", b"ACKF\xff\xff\xff\x7f"]
+)
 def test_a_server_that_talks_nonsense_is_waited_out(answer: bytes) -> None:
     """Some other service on the port makes no error and no hang: `poll` says that nothing came."""
     with socket.create_server(("127.0.0.1", 0)) as impostor:

@@ -90,10 +90,23 @@ def test_a_part_of_an_unknown_product_is_said_after_the_grace(
     assert watch.due() == [("p", UNKNOWN_PRODUCT)]
 
 
+def test_a_part_overdue_long_before_the_start_is_history(
+    watch: NoVerdictWatch, clock: ManualClock
+) -> None:
+    """A sink that reads the log from far back says NO_VERDICT of recent parts only."""
+    started_ms = now_ms(clock)
+    watch.saw_record("old", product="can", logged_at_ms=started_ms - 601_101)
+    watch.saw_record("recent", product="can", logged_at_ms=started_ms - 590_000)
+    assert watch.due() == [("recent", LATE)]
+    clock.advance_s(3600)
+    watch.saw_record("new", product="can", logged_at_ms=now_ms(clock) - 2000)
+    assert watch.due() == [("new", LATE)]
+
+
 def test_memory_is_bounded_and_what_does_not_fit_is_said(
     watch: NoVerdictWatch, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A flood of parts is answered at once with its own reason; judged parts leave nothing behind."""
+    """A flood is answered at once, with a reason of its own; judged parts leave nothing."""
     monkeypatch.setattr(deadlines, "WAITING_MAX", 10)
     for number in range(12):
         watch.saw_record(f"p{number:02}", product="can", logged_at_ms=now_ms(clock))

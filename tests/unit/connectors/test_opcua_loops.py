@@ -300,6 +300,20 @@ def test_after_a_start_old_verdicts_are_read_before_parts_are_called_late() -> N
     assert sink.missing == []
 
 
+def test_of_a_long_history_only_the_last_verdict_of_each_part_is_shown() -> None:
+    """A restart must not replay a week in front of the PLC before it becomes current."""
+    clock = ManualClock()
+    sink = run_sink_with(
+        records=ScriptedReader([]),
+        verdicts=ScriptedReader(
+            [[verdict_record(1), verdict_record(2)], [verdict_record(3)], [verdict_record(4)]],
+            caught_up_after=1,
+        ),
+        clock=clock,
+    )
+    assert sink.shown == [verdict_id_of(PART, 3), verdict_id_of(PART, 4)]
+
+
 def test_bytes_that_are_no_message_do_not_end_the_sink() -> None:
     """The worker answers for them; the sink goes on."""
     clock = ManualClock()

@@ -1,4 +1,4 @@
-"""What a PLC says becomes a record, an alias or a dead letter that names the field; never an error."""
+"""What a PLC says becomes a record, an alias or a dead letter that names the field; no error."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""A PLC program that reads or subscribes to the sink's scalars sees consistent, current verdicts."""
+"""A PLC program that reads or subscribes to the scalars sees consistent, current verdicts."""
 
 import math
 import queue
@@ -162,7 +162,10 @@ def test_a_part_never_goes_back_to_an_older_revision_or_pass(
         assert (got["Pass"], got["Revision"], got["Disposition"]) == (2, 1, "ACCEPT")
 
 
-@pytest.mark.parametrize("part_id", ["a/b;c=d", "ns=2;s=x", "%41", '"<&>"', "~" * 128, "Parts", "A-1.Revision", "A-1/Revision"])
+@pytest.mark.parametrize(
+    "part_id",
+    ["a/b;c=d", "ns=2;s=x", "%41", '"<&>"', "~" * 128, "Parts", "A-1.Revision", "A-1/Revision"],
+)
 def test_every_part_id_has_a_node_of_its_own(
     sink: OpcUaVerdictSink, client: Client, part_id: str
 ) -> None:
