@@ -47,11 +47,20 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def descendants(pid: int) -> list[psutil.Process]:
-    return psutil.Process(pid).children(recursive=True)
+def descendants(pid: int) -> set[psutil.Process]:
+    return set(psutil.Process(pid).children(recursive=True))
 
 
-def test_kafka_and_redis_keep_their_data_over_a_restart(tmp_path: Path) -> None:
+@pytest.fixture
+def family() -> Callable[[], set[psutil.Process]]:
+    """Tells which processes have come from this one since the test began."""
+    before = descendants(os.getpid())
+    return lambda: descendants(os.getpid()) - before
+
+
+def test_kafka_and_redis_keep_their_data_over_a_restart(
+    tmp_path: Path, family: Callable[[], set[psutil.Process]]
+) -> None:
     """A second start on the same folder finds the log and the cache of the first."""
     parts = {"ray": False, "on_progress": quiet}
     with EmbeddedStack(tmp_path, **parts) as stack:
@@ -64,9 +73,9 @@ def test_kafka_and_redis_keep_their_data_over_a_restart(tmp_path: Path) -> None:
             assert client.config_get("maxmemory-policy")["maxmemory-policy"] == "noeviction"
             assert client.config_get("appendonly")["appendonly"] == "yes"
         assert stack.ended() is None
-        family = descendants(os.getpid())
-        assert len(family) >= 4
-    assert not any(process.is_running() for process in family)
+        processes = family()
+        assert len(processes) >= 4
+    assert not any(process.is_running() for process in processes)
     with EmbeddedStack(tmp_path, **parts) as stack:
         with closing(KafkaLog(stack.addresses.kafka).partition_reader("kept", 0)) as reader:
             assert reader.stable_end() == 1
@@ -91,7 +100,9 @@ def test_either_flavour_of_redis_serves(tmp_path: Path, flavour: str) -> None:
         )
 
 
-def test_ray_takes_drivers_and_ends_whole(tmp_path: Path) -> None:
+def test_ray_takes_drivers_and_ends_whole(
+    tmp_path: Path, family: Callable[[], set[psutil.Process]]
+) -> None:
     """A driver joins by address and computes; its workers, and Ray's files, go with the stack."""
     driver = (
         "import sys, ray\n"
@@ -108,21 +119,21 @@ def test_ray_takes_drivers_and_ends_whole(tmp_path: Path) -> None:
             check=True,
         )
         assert answer.stdout.strip() == "42"
-        family = descendants(os.getpid())
+        processes = family()
         (temp_dir,) = {
             word.partition("=")[2]
-            for process in family
+            for process in processes
             for word in process.cmdline()
             if word.startswith("--temp-dir=")
         }
         only_loopback = {
             ip_address(connection.laddr.ip.removeprefix("::ffff:")).is_loopback
-            for process in family
+            for process in processes
             for connection in process.net_connections(kind="tcp")
             if connection.status == psutil.CONN_LISTEN
         }
         assert only_loopback == {True}
-    assert not any(process.is_running() for process in family)
+    assert not any(process.is_running() for process in processes)
     assert not Path(temp_dir).exists()
 
 
@@ -137,24 +148,25 @@ def test_no_process_outlives_the_owner(tmp_path: Path, end: signal.Signals) -> N
     )
     assert owner.stdout is not None
     assert owner.stdout.readline() == "up\n"
-    family = descendants(owner.pid)
-    assert len(family) >= 4
+    processes = descendants(owner.pid)
+    assert len(processes) >= 4
     owner.send_signal(end)
     owner.wait(BOUND_S)
-    until(lambda: not any(process.is_running() for process in family))
+    until(lambda: not any(process.is_running() for process in processes))
     owner.stdout.close()
 
 
-def test_a_server_that_cannot_start_says_why_and_takes_the_others_with_it(tmp_path: Path) -> None:
+def test_a_server_that_cannot_start_says_why_and_takes_the_others_with_it(
+    tmp_path: Path, family: Callable[[], set[psutil.Process]]
+) -> None:
     """The error names the log file and quotes it; what had started is stopped."""
     data = tmp_path / "redis" / "data"
     (data / "appendonlydir").mkdir(parents=True)
     (data / "appendonlydir" / "appendonly.aof.manifest").write_text("not a manifest\n")
     stack = EmbeddedStack(tmp_path, ray=False, redis_flavour="valkey", on_progress=quiet)
-    before = descendants(os.getpid())
     with pytest.raises(StackFailed, match=r"Redis ended while starting; its log is .*redis\.log"):
         stack.__enter__()
-    assert descendants(os.getpid()) == before
+    assert not family()
 
 
 def test_two_stacks_cannot_share_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,20 +183,22 @@ def test_two_stacks_cannot_share_a_folder(tmp_path: Path, monkeypatch: pytest.Mo
         assert stack.addresses.redis
 
 
-def test_given_servers_are_not_started(tmp_path: Path) -> None:
+def test_given_servers_are_not_started(
+    tmp_path: Path, family: Callable[[], set[psutil.Process]]
+) -> None:
     """What is given is handed on; nothing of it runs here."""
     given = Addresses(kafka="k:9092", redis="redis://r", ray="ray:6379", payloads="s3://p")
-    before = descendants(os.getpid())
     with EmbeddedStack(tmp_path, given=given, on_progress=quiet) as stack:
         assert stack.addresses == given
-        assert descendants(os.getpid()) == before
+        assert not family()
 
 
-def test_a_server_that_dies_is_named(tmp_path: Path) -> None:
+def test_a_server_that_dies_is_named(
+    tmp_path: Path, family: Callable[[], set[psutil.Process]]
+) -> None:
     """`ended` tells which server is gone, so that a supervisor can say so."""
-    before = descendants(os.getpid())
     with EmbeddedStack(tmp_path, kafka=False, ray=False, on_progress=quiet) as stack:
-        _guard, server = (each for each in descendants(os.getpid()) if each not in before)
+        _guard, server = sorted(family(), key=lambda process: process.create_time())
         server.kill()
         until(lambda: stack.ended() == "redis")
 
