@@ -1,7 +1,6 @@
 """`hololine demo | up | down | status | scale`: a line brought up, watched and taken down."""
 
 import json
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -10,7 +9,7 @@ import typer
 from deploy.commands.common import LINE_DEFAULT, read_settings, read_settings_quietly
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
     from deploy.control import Json
 
@@ -80,23 +79,29 @@ def up(line: LineOption = LINE_DEFAULT) -> None:
             with Live(console=console, auto_refresh=False) as live:
                 while not running.supervisor.wait(_REFRESH_S):
                     running.check()
-                    live.update(_table(running.supervisor.status()), refresh=True)
+                    live.update(_shown(running.supervisor.status()), refresh=True)
     except KeyboardInterrupt:
         console.print("stopped")
 
 
 def down() -> None:
     """Stop the line that is up in this data folder, and wait until nothing of it runs."""
+    import psutil
+
     from connectors.errors import Unavailable
     from deploy.control import control, read_state, running_folder
 
     folder = running_folder(read_settings().data_folder)
+    state = read_state(folder) or {}
     control(folder, "stop")
-    deadline_s = time.monotonic() + _DOWN_TIMEOUT_S
-    while read_state(folder) is not None:
-        if time.monotonic() > deadline_s:
-            raise Unavailable(f"the line in {folder} still runs after {_DOWN_TIMEOUT_S:g} s")
-        time.sleep(0.2)
+    try:
+        psutil.Process(state["pid"]).wait(_DOWN_TIMEOUT_S)
+    except psutil.NoSuchProcess:
+        pass  # it has ended already
+    except psutil.TimeoutExpired as error:
+        raise Unavailable(
+            f"process {state['pid']} of the line in {folder} still runs after {_DOWN_TIMEOUT_S:g} s"
+        ) from error
     typer.echo("the line is down")
 
 
@@ -118,7 +123,7 @@ def status(
     if as_json:
         typer.echo(json.dumps(answer, indent=2))
         return
-    Console(highlight=False).print(_table(answer))
+    Console(highlight=False).print(_shown(answer))
 
 
 def scale(
@@ -131,16 +136,16 @@ def scale(
     typer.echo(f"the line works towards {replicas} scorers")
 
 
-def _table(status: "Json") -> "Table":
+def _shown(status: "Json") -> "Group":
     """Processes, then addresses."""
+    from rich.console import Group
     from rich.table import Table
 
     from deploy.settings import masked
 
     table = Table(title=f"line {status.get('line', '')}", title_justify="left")
-    columns = ["process", "state", "pid", "restarts"]
     memory: dict[str, int] = status.get("memory_bytes", {})
-    for column in [*columns, *(["MiB"] if memory else [])]:
+    for column in ("process", "state", "pid", "restarts", *(["MiB"] if memory else [])):
         table.add_column(column, justify="right" if column in {"restarts", "MiB"} else "left")
     rows: dict[str, dict[str, Any]] = {
         name: {"pid": pid, "state": "embedded", "restarts": ""}
@@ -149,7 +154,8 @@ def _table(status: "Json") -> "Table":
     for name, child in (rows | status["children"]).items():
         cells = [name, child["state"], str(child["pid"] or ""), str(child["restarts"])]
         table.add_row(*cells, *([f"{memory.get(name, 0) / 2**20:.0f}"] if memory else []))
-    addresses: dict[str, str | None] = status.get("addresses", {})
-    table.caption = "\n".join(f"{n}: {masked(a)}" for n, a in addresses.items() if a is not None)
-    table.caption_justify = "left"
-    return table
+    addresses = Table.grid(padding=(0, 2))
+    for name, address in status.get("addresses", {}).items():
+        if address is not None:
+            addresses.add_row(name, masked(address))
+    return Group(table, addresses)
