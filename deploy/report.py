@@ -11,6 +11,7 @@ from pathlib import Path
 from platform import python_version
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -175,37 +176,40 @@ def figure(value: float | None, interval: Sequence[float] | None = None) -> str:
     return f"{value:.3f}{bounds}"
 
 
+def _table(title: str, texts: Sequence[str], numbers: Sequence[str]) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.box, table.pad_edge, table.collapse_padding = SIMPLE_HEAD, False, True
+    for name in texts:
+        table.add_column(name, no_wrap=True)
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
+
+
 def _counts(summary: Mapping[str, Any]) -> Table:
-    table = Table(title="What went through the line", title_justify="left")
-    names = ("parts sent", "verdicts", "lost", "duplicate", "conflicting", "dead letters")
-    for name in names:
-        table.add_column(name, justify="right")
-    values = [summary["parts_sent"], summary["verdicts"]]
-    zeros = [summary["lost"], summary["duplicate"], summary["conflicting"]]
-    cells = [f"[bold {'green' if n == 0 else 'red'}]{n}[/]" for n in zeros]
-    table.add_row(*map(str, values), *cells, str(summary["dead_letters"]))
+    zeros = ("lost", "duplicate", "conflicting")
+    table = _table(
+        "What went through the line", (), ("parts sent", "verdicts", *zeros, "dead letters")
+    )
+    cells = [f"[bold {'green' if summary[z] == 0 else 'red'}]{summary[z]}[/]" for z in zeros]
+    sent, verdicts = str(summary["parts_sent"]), str(summary["verdicts"])
+    table.add_row(sent, verdicts, *cells, str(summary["dead_letters"]))
     return table
 
 
 def _promises(summary: Mapping[str, Any]) -> Table:
-    table = Table(
-        title="By product and sensors present when judged (95 % intervals)", title_justify="left"
-    )
-    table.add_column("product")
-    table.add_column("sensors")
-    for name in ("n", "AUROC", "promised", "observed", "escapes", "held", "undecid."):
-        table.add_column(name, justify="right")
+    numbers = ("n", "AUROC", "rejected good", "promised", "escapes", "open")
+    table = _table("By product and the sensors that were there", ("product", "sensors"), numbers)
     for row in summary["per_subset"]:
         table.add_row(
             row["product"],
-            subset_words(row["subset"]),
+            "+".join(row["subset"]) or "none",
             str(row["n"]),
-            figure(row["image_auroc"], row.get("image_auroc_interval")),
+            figure(row["image_auroc"]),
+            f"{row['rejected_good']}/{row['good_with_promise']}",
             percent(row["promised"]),
-            observed(row),
             f"{row['escapes']}/{row['defective']}",
-            str(row["held"]),
-            str(row["undecidable"]),
+            str(row["held"] + row["undecidable"]),
         )
     return table
 
@@ -223,33 +227,21 @@ def observed(row: Mapping[str, Any]) -> str:
 
 
 def _rankings(summary: Mapping[str, Any]) -> Table:
-    table = Table(title="AUROC with one sensor", title_justify="left")
-    for name in ("product", "sensor"):
-        table.add_column(name)
-    for name in ("alone", "others hallucinated", "all real", "n"):
-        table.add_column(name, justify="right")
+    numbers = ("alone", "others hallucinated", "all real", "n")
+    table = _table("AUROC with one sensor", ("product", "sensor"), numbers)
+    names = ("auroc_alone", "auroc_with_hallucination", "auroc_all_real")
     for row in summary["per_main_modality"]:
-        cells = [
-            figure(row[name], row.get(f"{name}_interval"))
-            for name in ("auroc_alone", "auroc_with_hallucination", "auroc_all_real")
-        ]
         if row["n"]:
+            cells = [figure(row[name]) for name in names]
             table.add_row(row["product"], row["modality"], *cells, str(row["n"]))
     return table
 
 
 def _stages(summary: Mapping[str, Any]) -> Table:
-    table = Table(title="Latency by stage, ms", title_justify="left")
-    table.add_column("stage")
-    for name in ("p50", "p99", "n"):
-        table.add_column(name, justify="right")
+    table = _table("Latency by stage, ms", ("stage",), ("p50", "p99", "n"))
     for stage, values in summary["latency_ms"].items():
-        table.add_row(
-            stage.replace("_", " "),
-            f"{values['p50']:.0f}",
-            f"{values['p99']:.0f}",
-            str(values["n"]),
-        )
+        cells = (f"{values['p50']:.0f}", f"{values['p99']:.0f}", str(values["n"]))
+        table.add_row(stage.replace("_", " "), *cells)
     return table
 
 
