@@ -247,13 +247,7 @@ def run_sink(
     next_beat_s = clock.monotonic_s()
     while not stop.is_set():
         try:
-            for record in verdicts.poll(timeout_s=_POLL_S, limit=_POLL_LIMIT):
-                desk.take_verdict(record)
-            if desk.backlog is not None and verdicts.caught_up():
-                desk.open()
-            if desk.backlog is None:
-                for record in records.poll(timeout_s=_POLL_S, limit=_POLL_LIMIT):
-                    desk.take_record(record)
+            desk.read(records=records, verdicts=verdicts)
             healthy = True
         except Unavailable as error:
             if healthy:
@@ -275,16 +269,27 @@ class _Desk:
         self._sink = sink
         self._watch = watch
         self._seen = Recent(_SEEN_MAX)
-        self.backlog: OrderedDict[str, Verdict] | None = OrderedDict()
-        """Part id -> its last verdict, of the last parts; None once open."""
+        # Part id -> its last verdict, of the last parts; None once open.
+        self._backlog: OrderedDict[str, Verdict] | None = OrderedDict()
 
-    def open(self) -> None:
-        """The backlog is shown, and from now on every verdict as it comes."""
-        backlog, self.backlog = self.backlog, None
-        for verdict in () if backlog is None else backlog.values():
-            self._sink.show(verdict)
+    def read(self, *, records: TopicReader, verdicts: TopicReader) -> None:
+        """Take what the log has; records only after the verdicts that were there at the start.
 
-    def take_verdict(self, record: LogRecord) -> None:
+        Raises:
+            Unavailable: The broker cannot be reached.
+        """
+        for record in verdicts.poll(timeout_s=_POLL_S, limit=_POLL_LIMIT):
+            self._take_verdict(record)
+        if self._backlog is not None:
+            if not verdicts.caught_up():
+                return
+            backlog, self._backlog = self._backlog, None
+            for verdict in backlog.values():
+                self._sink.show(verdict)
+        for record in records.poll(timeout_s=_POLL_S, limit=_POLL_LIMIT):
+            self._take_record(record)
+
+    def _take_verdict(self, record: LogRecord) -> None:
         """Settle the part and show the verdict, unless it was seen before."""
         try:
             verdict = Verdict.from_bytes(record.value or b"")
@@ -295,15 +300,15 @@ class _Desk:
         if verdict.verdict_id in self._seen:
             return
         self._seen.add(verdict.verdict_id)
-        if self.backlog is None:
+        if self._backlog is None:
             self._sink.show(verdict)
             return
-        self.backlog[verdict.part.part_id] = verdict
-        self.backlog.move_to_end(verdict.part.part_id)
-        if len(self.backlog) > PARTS_MAX:
-            self.backlog.popitem(last=False)
+        self._backlog[verdict.part.part_id] = verdict
+        self._backlog.move_to_end(verdict.part.part_id)
+        if len(self._backlog) > PARTS_MAX:
+            self._backlog.popitem(last=False)
 
-    def take_record(self, record: LogRecord) -> None:
+    def _take_record(self, record: LogRecord) -> None:
         """Start the part's deadline; all but station records are the worker's matter."""
         try:
             station_record = StationRecord.from_bytes(record.value or b"")

@@ -5,7 +5,7 @@ import json
 import math
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from connectors.line import Line, Modality, OpcUaNodes, Station
@@ -118,6 +118,7 @@ def test_the_same_event_refused_twice_has_one_letter_id_and_another_moment_has_a
 texts = st.text(max_size=300)
 
 
+@settings(deadline=None, derandomize=True)
 @given(
     st.builds(
         PartEvent,
