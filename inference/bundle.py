@@ -31,6 +31,7 @@ from inference.model.heads import FeatureHead
 from inference.model.normalise import Normaliser
 from inference.model.product import Eye, Hallucinator, Pair, ProductModel, Subset, subset_name
 from inference.model.promise import Calibration
+from inference.model.usual import Usual
 
 MANIFEST: Final = "manifest.json"
 TENSORS: Final = "tensors.safetensors"
@@ -194,9 +195,13 @@ def _tensors(
         tensors[f"eye/{name}/centre"] = eye.normaliser.centre
         tensors[f"eye/{name}/spread"] = eye.normaliser.spread
         tensors[f"eye/{name}/bank"] = eye.bank.rows
+        tensors[f"eye/{name}/usual_mean"] = eye.usual.mean
+        tensors[f"eye/{name}/usual_spread"] = eye.usual.spread
         tensors[f"eye/{name}/false_colour"] = eye.false_colour
     for (source, target), pair in model.hallucinators.items():
         tensors[f"pair/{source}/{target}/bank"] = pair.bank.rows
+        tensors[f"pair/{source}/{target}/usual_mean"] = pair.usual.mean
+        tensors[f"pair/{source}/{target}/usual_spread"] = pair.usual.spread
         for key, value in pair.head.state_dict().items():
             tensors[f"pair/{source}/{target}/head/{key}"] = value
     for name, subset in model.subsets.items():
@@ -217,7 +222,10 @@ def _model(manifest: Manifest, tensors: Mapping[str, Tensor]) -> ProductModel:
         head.load_state_dict(_under(own, "head/"))
         head.eval().requires_grad_(requires_grad=False)
         hallucinators[entry.source, entry.target] = Hallucinator(
-            head=head, bank=Bank.of(own["bank"]), scale=entry.scale
+            head=head,
+            bank=Bank.of(own["bank"]),
+            usual=Usual(own["usual_mean"], own["usual_spread"]),
+            scale=entry.scale,
         )
     subsets = {
         subset_name(entry.present): _subset(entry, tensors[f"calibration/{name}"])
@@ -230,6 +238,7 @@ def _eye(own: Mapping[str, Tensor]) -> Eye:
     return Eye(
         normaliser=Normaliser(own["centre"], own["spread"]),
         bank=Bank.of(own["bank"]),
+        usual=Usual(own["usual_mean"], own["usual_spread"]),
         false_colour=own["false_colour"],
     )
 

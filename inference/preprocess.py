@@ -78,6 +78,8 @@ def checked(capture: Capture, modality: Modality) -> Capture:
         raise Poison("payload.shape", f"{shape} came; one {kind} is {wanted[kind]}")
     if min(shape[:2]) < SIDE_MIN:
         raise Poison("payload.shape", f"{shape} is smaller than {SIDE_MIN} x {SIDE_MIN}")
+    if kind == "point-cloud" and capture.dtype.kind != "f":
+        raise Poison("payload", f"points of {capture.dtype}; send float32 with NaN where none is")
     if capture.dtype.kind != "f":
         return capture
     return _without_absurd(capture.astype(np.float32, copy=False), kind)

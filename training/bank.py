@@ -9,6 +9,7 @@ from inference.model.bank import Bank
 from inference.model.coreset import greedy_coreset
 from inference.model.normalise import Normaliser
 from inference.model.product import Eye
+from inference.model.usual import Usual
 
 BANK_ROWS: Final = 2_000
 CANDIDATES_MAX: Final = 24_000
@@ -20,7 +21,10 @@ def fit_eye(rows: Tensor, *, seed: int) -> Eye:
     normaliser = Normaliser.of(rows)
     normal = normaliser(rows)
     return Eye(
-        normaliser=normaliser, bank=fit_bank(normal, seed=seed), false_colour=_directions(normal)
+        normaliser=normaliser,
+        bank=fit_bank(normal, seed=seed),
+        usual=Usual.unknown(),
+        false_colour=_directions(normal),
     )
 
 

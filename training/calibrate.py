@@ -24,6 +24,7 @@ from inference.model.product import (
 )
 from inference.model.promise import Calibration
 from inference.model.score import image_score, smooth_map
+from inference.model.usual import Usual
 from training.datasets import PartSample
 from training.tokens import Progress, extract
 
@@ -49,15 +50,23 @@ def complete_maps(
 
 
 def tuned(model: ProductModel, maps: Sequence[PatchMaps]) -> ProductModel:
-    """The model with the scales of its pairs and the fusion of its subsets, from nominal parts.
+    """The model with all that nominal parts of the tune role decide.
 
-    Scores are divided by their standard deviation and never centred.
+    That is: what distance is usual at each place, the scale of each pair's score, and scales and
+    weights of each subset's fusion. Scores are divided by their standard deviation and never
+    centred.
+
+    Args:
+        model: As assembled: its maps are plain distances.
+        maps: Of complete parts, made by `model`.
     """
+    accustomed = _accustomed(model, maps)
+    maps = [_unusual(accustomed, each) for each in maps]
     scaled = replace(
-        model,
+        accustomed,
         hallucinators={
             pair: replace(each, scale=_deviation([image_score(m.predicted[pair]) for m in maps]))
-            for pair, each in model.hallucinators.items()
+            for pair, each in accustomed.hallucinators.items()
         },
     )
     subsets = {subset_name(s): _subset(scaled, maps, present=s) for s in subsets_of(model.eyes)}
@@ -100,6 +109,30 @@ def subset_scores(
         scaled = fusion.scaled(model.columns(each, present).scores)
         fused.append(float(fusion.fuse({name: scaled[name] for name in names})))
     return np.asarray(fused, dtype=np.float32)
+
+
+def _accustomed(model: ProductModel, maps: Sequence[PatchMaps]) -> ProductModel:
+    return replace(
+        model,
+        eyes={
+            name: replace(eye, usual=Usual.of(torch.stack([each.real[name] for each in maps])))
+            for name, eye in model.eyes.items()
+        },
+        hallucinators={
+            pair: replace(each, usual=Usual.of(torch.stack([m.predicted[pair] for m in maps])))
+            for pair, each in model.hallucinators.items()
+        },
+    )
+
+
+def _unusual(model: ProductModel, maps: PatchMaps) -> PatchMaps:
+    """Plain distances as the accustomed model sees them."""
+    return PatchMaps(
+        real={name: model.eyes[name].usual(each) for name, each in maps.real.items()},
+        predicted={
+            pair: model.hallucinators[pair].usual(each) for pair, each in maps.predicted.items()
+        },
+    )
 
 
 def _subset(model: ProductModel, maps: Sequence[PatchMaps], *, present: Sequence[str]) -> Subset:

@@ -9,6 +9,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from inference.model.heads import FeatureHead
 from inference.model.product import Hallucinator
+from inference.model.usual import Usual
 from training.bank import fit_bank
 
 FOLDS: Final = 2
@@ -50,7 +51,9 @@ def fit_pair(source: Tensor, target: Tensor, *, part: Tensor, seed: int) -> Fitt
     error = (predicted - target).square().mean()
     spread = (target - target.mean(0)).square().mean().clamp_min(1e-12)
     return FittedPair(
-        hallucinator=Hallucinator(head=head, bank=fit_bank(predicted, seed=seed), scale=1.0),
+        hallucinator=Hallucinator(
+            head=head, bank=fit_bank(predicted, seed=seed), usual=Usual.unknown(), scale=1.0
+        ),
         explained=float(1 - error / spread),
     )
 

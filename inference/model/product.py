@@ -19,6 +19,7 @@ from inference.model.heads import FeatureHead
 from inference.model.normalise import Normaliser
 from inference.model.promise import Calibration
 from inference.model.score import image_score
+from inference.model.usual import Usual
 
 Pair = tuple[str, str]
 """(source, target) of a head."""
@@ -30,6 +31,7 @@ class Eye:
 
     normaliser: Normaliser
     bank: Bank
+    usual: Usual
     false_colour: Float[Tensor, "dim 3"]
     """Projects normalised features to red, green and blue around one half."""
 
@@ -41,6 +43,7 @@ class Hallucinator:
     head: FeatureHead
     bank: Bank
     """Nominal predictions, made by heads that had not seen the part."""
+    usual: Usual
     scale: float
     """Standard deviation of the image score over nominal parts."""
 
@@ -61,7 +64,7 @@ class Subset:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PatchMaps:
-    """Patch distances of one part: per present modality, and per (present, other) pair."""
+    """Unusual distances of one part: per present modality, and per (present, other) pair."""
 
     real: Mapping[str, Float[Tensor, " patches"]]
     predicted: Mapping[Pair, Float[Tensor, " patches"]]
@@ -112,12 +115,16 @@ class ProductModel:
             features: Normalised patch features of the present modalities.
             targets: Modalities to hallucinate; a modality is never predicted from itself.
         """
-        real = {name: self.eyes[name].bank.distances(features[name]) for name in sorted(features)}
+        real = {}
+        for name in sorted(features):
+            eye = self.eyes[name]
+            real[name] = eye.usual(eye.bank.distances(features[name]))
         predicted = {}
         for target in targets:
             for source in sorted(features.keys() - {target}):
                 pair = self.hallucinators[source, target]
-                predicted[source, target] = pair.bank.distances(pair.head(features[source]))
+                distances = pair.bank.distances(pair.head(features[source]))
+                predicted[source, target] = pair.usual(distances)
         return PatchMaps(real=real, predicted=predicted)
 
     def columns(self, maps: PatchMaps, present: Iterable[str]) -> Columns:

@@ -10,7 +10,6 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from inference.model.grid import GRID
 
-TOP_PATCHES: Final = 8
 _BLUR_SIGMA: Final = 1.0  # in patches
 
 
@@ -27,8 +26,8 @@ class Box:
 
 
 def image_score(patch_map: Float[Tensor, " patches"]) -> Float[Tensor, ""]:
-    """The mean of the `TOP_PATCHES` highest values: steadier than the maximum, as local."""
-    return patch_map.topk(TOP_PATCHES).values.mean()
+    """The highest value of the smoothed map: steadier than the highest patch, as local."""
+    return smooth_map(patch_map).max()
 
 
 def smooth_map(patch_map: Float[Tensor, " patches"]) -> Float[Tensor, " patches"]:

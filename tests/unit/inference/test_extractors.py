@@ -1,0 +1,87 @@
+"""Every extractor gives 3136 finite patch features, the same each time."""
+
+import numpy as np
+import pytest
+import timm
+import torch
+
+from connectors.errors import Poison
+from inference.extractors import build_extractor, load_weights
+from inference.model.filter_bank import filter_bank_dim
+from inference.model.grid import PATCHES
+from inference.model.surface import SURFACE_DIM
+
+RNG = np.random.default_rng(0)
+COLOUR = RNG.integers(0, 255, (70, 90, 3), np.uint8)
+GREY = RNG.normal(30, 1, (70, 90)).astype(np.float32)
+
+
+def cloud(tilt: float = 0.0) -> np.ndarray:
+    y, x = np.mgrid[0:96, 0:96].astype(np.float32)
+    z = np.sin(x / 9) + tilt * x + 2 * tilt * y
+    points = np.stack((x, y, z), axis=-1)
+    points[5:9, 20:30] = np.nan
+    return points
+
+
+@pytest.mark.parametrize(
+    ("name", "capture", "dim"),
+    [
+        ("filter-bank", COLOUR, filter_bank_dim(3)),
+        ("filter-bank", GREY, filter_bank_dim(1)),
+        ("filter-bank", cloud()[..., 2], filter_bank_dim(1)),
+        ("surface", cloud(), SURFACE_DIM),
+        ("surface", cloud()[..., 2], SURFACE_DIM),
+        ("surface", cloud()[:20, :30], SURFACE_DIM),
+    ],
+)
+def test_a_capture_becomes_finite_patch_features(name, capture, dim) -> None:
+    """Whatever the size, colours or holes: patches x dim, finite, repeatable to the bit."""
+    extractor = build_extractor(name, {})
+    features = extractor.extract(capture)
+    assert features.shape == (PATCHES, dim)
+    assert torch.isfinite(features).all()
+    assert torch.equal(features, extractor.extract(capture.copy()))
+
+
+def test_the_plane_of_a_part_does_not_matter() -> None:
+    """A tilted part has (nearly) the same surface features as a flat one."""
+    extractor = build_extractor("surface", {})
+    flat, tilted = extractor.extract(cloud()), extractor.extract(cloud(tilt=0.02))
+    assert (flat - tilted).abs().mean() < 0.02 * flat.abs().mean()
+
+
+def test_a_dent_shows_where_it_is() -> None:
+    """Features change at the dent's patches and hardly elsewhere."""
+    extractor = build_extractor("surface", {})
+    dented = cloud()
+    dented[60:66, 40:46, 2] -= 3
+    change = (extractor.extract(dented) - extractor.extract(cloud())).abs().sum(1).view(56, 56)
+    inside = change[35:39, 23:27]
+    assert inside.mean() > 20 * change.median()
+
+
+def test_timm_weights_come_from_the_caller() -> None:
+    """Two networks with the same weights agree; weights that do not fit are named."""
+    torch.manual_seed(0)
+    weights = timm.create_model("resnet10t", features_only=True, out_indices=(2, 3)).state_dict()
+    first = build_extractor("timm-resnet10t", weights)
+    again = build_extractor("timm-resnet10t", weights)
+    assert torch.equal(first.extract(COLOUR), again.extract(COLOUR))
+    assert torch.isfinite(first.extract(GREY)).all()
+    weights.pop("conv1.0.weight")
+    with pytest.raises(Poison, match=r"conv1\.0\.weight"):
+        build_extractor("timm-resnet10t", weights)
+
+
+@pytest.mark.parametrize("name", ["nonesuch", "timm-nonesuch"])
+def test_an_unknown_extractor_is_refused_by_name(name) -> None:
+    """The error says what was asked for."""
+    with pytest.raises(Poison, match="nonesuch"):
+        build_extractor(name, {})
+
+
+def test_a_missing_weights_file_is_named(tmp_path) -> None:
+    """The path is in the error."""
+    with pytest.raises(Poison, match="absent"):
+        load_weights(tmp_path / "absent.safetensors")
