@@ -1,7 +1,7 @@
 """When to write a tick: the worker's estimate of broker time.
 
-It decides only when a tick is *written*. What a tick closes is decided by the broker's timestamp of that
-record, so a worker whose clock is wrong writes ticks early or late and changes no verdict.
+It decides only when a tick is *written*. What a tick closes is decided by the broker's timestamp of
+that record, so a worker whose clock is wrong writes ticks early or late and changes no verdict.
 """
 
 from collections.abc import Callable

@@ -1,11 +1,10 @@
-"""Raw records of the log -> checked events; what cannot be one becomes a refusal that names the field."""
+"""Raw records of the log -> checked events; what cannot be one is refused by field."""
 
 import json
 from typing import Final
 
 from connectors.cloudevents import major_of
 from connectors.errors import Poison
-from connectors.partitioner import murmur2_partition
 from connectors.line import Line
 from connectors.messages import (
     RECORD_BYTES_MAX,
@@ -18,6 +17,7 @@ from connectors.messages import (
     StationRecord,
     Tick,
 )
+from connectors.partitioner import murmur2_partition
 from connectors.ports import LogRecord
 from ingest.events import (
     AliasEvent,
@@ -100,7 +100,7 @@ class Intake:
         raise AssertionError(message)
 
     def _part(self, record: LogRecord, part: PartKey) -> str:
-        """The part's key, once it is sure that the record lies where all of this part's records lie."""
+        """The part's key, once it is sure that the record lies where all of the part's do."""
         key = str(part)
         if (record.key or b"") != key.encode():
             raise Poison("key", f"must be the part key {key}, as site/line/part_id/pass")

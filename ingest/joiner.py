@@ -1,8 +1,8 @@
 """The join of one part: a pure state machine, and nothing else.
 
-No clock, no Redis, no log. All that decides a part's fate is in `TABLE`; what an event means to a part
-is decided by `_meaning`. Time is the broker's: a deadline compares with the timestamp of a tick record,
-so a replay of the log closes the same joins at the same place with the same revision numbers.
+No clock, no Redis, no log. All that decides a part's fate is in `TABLE`; what an event means to a
+part is decided by `_meaning`. Time is the broker's: a deadline compares with the time of a tick
+record, so a replay of the log closes the same joins at the same place with the same revisions.
 
 `ingest/lua/apply.lua` is this file once more, inside Redis; both pass one contract suite.
 """
@@ -266,11 +266,19 @@ def _refusal(
             reason=f"{capture.product} is not a product of this line; declare it in the line file",
         )
     if part is not None:
-        if part.product != capture.product:
-            return Refusal(
-                field="product", reason=f"this part opened as {part.product}; correct the station"
-            )
+        return _other_product(part, capture)
+    return _cannot_open(capture, policy=policy, marker=marker)
+
+
+def _other_product(part: Part, capture: Capture) -> Refusal | None:
+    if part.product == capture.product:
         return None
+    return Refusal(
+        field="product", reason=f"this part opened as {part.product}; correct the station"
+    )
+
+
+def _cannot_open(capture: Capture, *, policy: JoinPolicy, marker: int | None) -> Refusal | None:
     if capture.captured_at_ms < capture.logged_at_ms - policy.retention_ms:
         return Refusal(
             field="captured_at_ns",

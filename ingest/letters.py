@@ -65,7 +65,7 @@ class DeadLetters:
             reader.close()
 
     def poison(self, verdict: Verdict, reason: str) -> None:
-        """An evidence that can never be scored gets a letter too, before its verdict is published."""
+        """An evidence that can never be scored gets a letter, before its verdict is out."""
         evidence = verdict.evidence
         raw = evidence.to_bytes()
         field = reason.split(":", 1)[-1].strip()[:128]

@@ -11,8 +11,8 @@ class PolicyBook:
     Args:
         log: The broker.
         topic: Name of the line's policies topic.
-        own: The policy of the line file this process runs from; it is published by whoever creates the
-            line's topics, so that a replay elsewhere finds it.
+        own: The policy of the line file this process runs from; whoever creates the line's topics
+            publishes it, so that a replay elsewhere finds it.
     """
 
     def __init__(self, *, log: Log, topic: str, own: LinePolicy) -> None:

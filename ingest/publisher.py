@@ -1,7 +1,7 @@
 """Verdicts into the log, and the proof that they are there.
 
-One session's side of ``verdicts[p]``: a transactional producer that fences the sessions before, and a reader
-without a group, committed records only, that reads back what was published. What counts is what was read back.
+One session's side of ``verdicts[p]``: a transactional producer that fences earlier sessions, and a
+reader without a group, committed records only. What counts is what was read back.
 """
 
 from collections.abc import Sequence
@@ -86,7 +86,7 @@ class Publisher:
         """Confirm what has come back since.
 
         Raises:
-            SessionEnd: An acknowledged verdict is absent from the log, or did not come back in time.
+            SessionEnd: An acknowledged verdict is absent from the log, or late to come back.
         """
         if not self._awaited:
             return
@@ -116,8 +116,8 @@ class Publisher:
             self._awaited.pop(record.offset, None)
             try:
                 verdict = Verdict.from_bytes(record.value or b"")
-            except MalformedMessage:
-                logger.error("foreign_verdict", offset=record.offset, topic=self._topic)
+            except MalformedMessage as error:
+                logger.warning("foreign_verdict", offset=record.offset, reason=str(error))
                 continue
             published.append(
                 Published(

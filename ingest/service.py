@@ -1,4 +1,4 @@
-"""The worker process: a consumer group assigns partitions, each partition is one session in one thread.
+"""The worker process: a consumer group assigns partitions, each is one session in one thread.
 
 Revocation ends a session; anything unexpected ends the process, and the supervisor starts it anew.
 """

@@ -31,7 +31,7 @@ RUN_RECORDS_MAX: Final = 256
 LEASE_MAX: Final = 64
 BATCHES_IN_FLIGHT_MAX: Final = 8
 READY_MAX: Final = 4096
-"""Above this many unjudged revisions the session stops reading records until the scorer catches up."""
+"""Above this many unjudged revisions the session stops reading until the scorer catches up."""
 PROBE_S: Final = 1.0
 WATERMARK_S: Final = 1.0
 POISON_REASONS: Final = ("payload_", "poison:")

@@ -128,7 +128,7 @@ def run_night(
     ]
     swap_s = None
     if promote:
-        nights = [_decided(night) for night in nights]
+        nights = [decided(night) for night in nights]
         swap_s = _promote(registry, nights)
     return NightReport(products=tuple(nights), seconds=time.monotonic() - began_s, swap_s=swap_s)
 
@@ -267,7 +267,7 @@ def refuse_mixed_roles(samples: Sequence[PartSample], ancestors: Sequence[Manife
                     )
 
 
-def _decided(night: ProductNight) -> ProductNight:
+def decided(night: ProductNight) -> ProductNight:
     """The night with `promoted` as its outcome, unless there is a reason against it."""
     if night.challenger is None:
         return night

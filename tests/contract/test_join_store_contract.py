@@ -1,4 +1,4 @@
-"""Both join stores keep the same promise, step by step: Lua in Redis or Valkey, and the pure table."""
+"""Both join stores keep one promise, step by step: Lua in Redis or Valkey, and the pure table."""
 
 import copy
 import random
@@ -197,7 +197,7 @@ def test_a_record_after_the_horizon_is_refused_and_a_replay_of_the_opening_is_no
 
 
 def test_a_cold_slot_replays_without_publishing_again(store: JoinStore) -> None:
-    """After total loss, verdicts are read back first; the replay readies only what is unpublished."""
+    """After total loss verdicts are read back first; the replay readies what is unpublished."""
     begin(store)
     store.reset("t1", applied=-1, policy=POLICY.digest, body=POLICY.to_bytes().decode())
     store.confirm([Published(part="a", revision=1, opened_offset=0)], pub=7)

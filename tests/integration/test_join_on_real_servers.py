@@ -146,7 +146,7 @@ class Follower:
 def test_parts_are_joined_judged_and_published_once(
     line: Line, log: KafkaLog, redis_url: str
 ) -> None:
-    """Complete, short, late and repeated: the right revisions with the right evidence, each once."""
+    """Complete, short, late and repeated: right revisions, right evidence, each once."""
     errors: list[BaseException] = []
     verdicts = Follower(log.topic_reader(line.topic("verdicts"), start={}))
     letters = Follower(log.topic_reader(line.topic("dead-letters"), start={}))

@@ -34,3 +34,8 @@ def test_the_hash_is_that_of_kafka_python(key: bytes) -> None:
 def test_a_partition_always_exists(key: bytes, partitions: int) -> None:
     """Never negative, never beyond the last."""
     assert 0 <= murmur2_partition(key, partitions) < partitions
+
+
+def test_a_negative_hash_loses_its_sign_bit_before_the_division() -> None:
+    """Kafka takes `toPositive(hash) % partitions`; of key "21" that is 3 of 7, not 5."""
+    assert murmur2_partition(b"21", 7) == 3
