@@ -1,0 +1,115 @@
+"""A broker that hangs or dies is said aloud, in bounded time, and costs no thread."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from connectors.errors import DeadlineExceeded, Unavailable
+from connectors.kafka import KafkaLog, member, readers, writers
+from connectors.ports import Outgoing, TopicSpec
+from deploy.embedded import EmbeddedStack
+
+pytestmark = pytest.mark.integration
+
+BOUND_S = 60.0
+RECORD = Outgoing(topic="t", key=b"k", value=b"v", partition=0)
+
+
+class Broker:
+    """A broker of its own, which a test may stop and kill."""
+
+    def __init__(self, address: str, process: psutil.Process) -> None:
+        self.log = KafkaLog(address, "broker-loss")
+        self.process = process
+
+
+@pytest.fixture
+def broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
+    """Runs, with the topic `t`; every client has two seconds of patience."""
+    for module, name in (
+        (writers, "COMMIT_TIMEOUT_S"),
+        (writers, "CLOSE_TIMEOUT_S"),
+        (member, "ANSWER_TIMEOUT_S"),
+    ):
+        monkeypatch.setattr(module, name, 2.0)
+    for module, name in ((readers, "_ANSWER_MS"), (member, "_ANSWER_MS")):
+        monkeypatch.setattr(module, name, 2000)
+    monkeypatch.setattr(readers, "PROBE_INTERVAL_S", 0.5)
+    before = set(psutil.Process(os.getpid()).children(recursive=True))
+    with EmbeddedStack(tmp_path, redis=False, ray=False, on_progress=print) as stack:
+        family = set(psutil.Process(os.getpid()).children(recursive=True)) - before
+        (java,) = (process for process in family if process.name() == "java")
+        running = Broker(stack.addresses.kafka, java)
+        running.log.ensure_topics([TopicSpec(name="t", partitions=1, retention_ms=86_400_000)])
+        yield running
+        if java.is_running():
+            java.send_signal(signal.SIGCONT)
+
+
+def eventually_raises(error: type[Exception], call: Callable[[], Any]) -> None:
+    """Repeated, `call` raises `error` in bounded time."""
+    deadline = time.monotonic() + BOUND_S
+    while time.monotonic() < deadline:
+        try:
+            call()
+        except error:
+            return
+    raise AssertionError("it kept silent")
+
+
+def no_client_threads() -> bool:
+    """Whether every thread of the clients made here has ended."""
+    deadline = time.monotonic() + BOUND_S
+    while any("broker-loss" in each.name for each in threading.enumerate()):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def test_a_commit_that_hangs_meets_its_deadline(broker: Broker) -> None:
+    """Its outcome is unknown and said so; a new writer takes over when the broker is back."""
+    writer = broker.log.transactional_writer("x")
+    writer.start()
+    writer.publish([RECORD])
+    broker.process.send_signal(signal.SIGSTOP)
+    with pytest.raises(DeadlineExceeded):
+        writer.publish([RECORD])
+    broker.process.send_signal(signal.SIGCONT)
+    heir = broker.log.transactional_writer("x")
+    heir.start()
+    heir.publish([RECORD])
+    heir.close()
+    writer.close()
+    assert no_client_threads()
+
+
+def test_every_client_says_that_the_broker_is_gone(broker: Broker) -> None:
+    """Idle polls included: silence never stands for an empty log. Closing still ends threads."""
+    reader = broker.log.partition_reader("t", 0)
+    topic_reader = broker.log.topic_reader("t", start={})
+    writer = broker.log.writer()
+    writer.send(RECORD).result(BOUND_S)
+    joined = broker.log.member(group="g", topic="t", instance="i")
+    while not joined.poll(timeout_s=0.2):
+        pass
+    broker.process.kill()
+    lost = writer.send(RECORD)
+    with pytest.raises(Unavailable):
+        writer.flush(0.5)
+    eventually_raises(Unavailable, lambda: reader.poll(timeout_s=0.2, limit=1))
+    eventually_raises(Unavailable, lambda: topic_reader.poll(timeout_s=0.2, limit=1))
+    eventually_raises(Unavailable, reader.stable_end)
+    eventually_raises(Unavailable, lambda: joined.committed(0))
+    eventually_raises(Unavailable, lambda: joined.poll(timeout_s=0.2))
+    for client in (writer, reader, topic_reader, joined):
+        client.close()
+    assert isinstance(lost.exception(BOUND_S), Unavailable)
+    assert no_client_threads()
