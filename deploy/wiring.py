@@ -1,6 +1,7 @@
 """The composition root: settings and a line become ports; nothing else chooses what is behind."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -69,13 +70,21 @@ def make_join_stores(settings: Settings, line: Line) -> Callable[[int], JoinStor
 
 
 def join_ray(settings: Settings) -> None:
-    """This process is a driver of the line's Ray cluster."""
-    from inference import serve
+    """This process is a driver of the line's Ray cluster; call it from the main thread.
 
+    Raises:
+        Poison: No cluster is named and no line is up; says what to do.
+    """
+    address = _named(settings.ray_address, "RAY_ADDRESS")
     state = read_state(running_folder(settings.data_folder)) or {}
     if settings.ray_address == state.get("addresses", {}).get("ray_address"):
         os.environ.update(state.get("environment", {}))
-    serve.join_ray(_named(settings.ray_address, "RAY_ADDRESS"))
+    from inference import serve  # imports ray, which reads its switches then
+
+    ours = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    serve.join_ray(address)
+    for number, handler in ours.items():
+        signal.signal(number, handler)  # Ray has put its own there, which end the process at once
 
 
 def make_registry(settings: Settings) -> BundleRegistry:
