@@ -32,7 +32,7 @@ def test_no_promise_below_the_stated_number_of_parts(rate, needed) -> None:
 
 
 def test_the_rate_is_exceeded_in_at_most_one_calibration_of_twenty() -> None:
-    """Over many calibrations the true rate of rejecting good parts is above 5 % in <= 5 % of them."""
+    """Over many calibrations, the true reject rate is above 5 % in at most 5 % of them."""
     rng = np.random.default_rng(7)
     n, rate, runs = 150, 0.05, 4000
     k = rejection_rank(n=n, rate=rate)

@@ -99,7 +99,7 @@ def with_payload(evidence, modality, **changes):
 
 @pytest.mark.parametrize("present", SUBSETS, ids=subset_name)
 def test_any_subset_gives_a_verdict(scorer, evidence_of, bundle, store, present) -> None:
-    """What is there is scored, what is absent is hallucinated, and the verdict says which is which."""
+    """What is there is scored, what is absent hallucinated; the verdict says which is which."""
     (verdict,) = scorer.score([evidence_of(present=present)])
     assert verdict.disposition is not Disposition.UNDECIDABLE
     assert verdict.real == present
