@@ -211,3 +211,21 @@ def test_rays_folder_leaves_room_for_its_sockets(monkeypatch: pytest.MonkeyPatch
         assert len(str(folder)) <= 40
     finally:
         folder.rmdir()
+
+
+def test_ray_is_started_again_when_it_gives_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray ends itself when its processes need more than 30 s; two such ends are survived."""
+    temp_dirs: list[Path] = []
+
+    def command(_address: str, temp_dir: Path) -> list[str]:
+        temp_dirs.append(temp_dir)
+        works = len(temp_dirs) == 3
+        return ["sh", "-c", "echo Ray runtime started; sleep 600" if works else "exit 1"]
+
+    monkeypatch.setattr("deploy.embedded.ray_server._command", command)
+    with EmbeddedStack(tmp_path, kafka=False, redis=False, on_progress=quiet) as stack:
+        assert stack.ended() is None
+        assert [each.exists() for each in temp_dirs] == [False, False, True]
+    assert not temp_dirs[-1].exists()
