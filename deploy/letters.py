@@ -2,30 +2,23 @@
 
 import base64
 from collections.abc import Iterator
-from typing import Final
 
 from connectors.cloudevents import headers_of
 from connectors.errors import MalformedMessage, Poison
 from connectors.line import Line
 from connectors.messages import RECORD_BYTES_MAX, DeadLetter, StationRecord
 from connectors.ports import Log, Outgoing
-
-_POLL_LIMIT: Final = 500
+from deploy.wiring import read_all
 
 
 def read_letters(log: Log, line: Line) -> Iterator[DeadLetter]:
     """Every dead letter that the topic holds now, each id once."""
-    reader = log.topic_reader(line.topic("dead-letters"), start={})
     seen: set[str] = set()
-    try:
-        while not reader.caught_up():
-            for record in reader.poll(timeout_s=0.5, limit=_POLL_LIMIT):
-                letter = DeadLetter.from_bytes(record.value or b"")
-                if letter.letter_id not in seen:
-                    seen.add(letter.letter_id)
-                    yield letter
-    finally:
-        reader.close()
+    for record in read_all(log, line.topic("dead-letters")):
+        letter = DeadLetter.from_bytes(record.value or b"")
+        if letter.letter_id not in seen:
+            seen.add(letter.letter_id)
+            yield letter
 
 
 def find_letter(log: Log, line: Line, prefix: str) -> DeadLetter:

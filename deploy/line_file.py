@@ -160,15 +160,20 @@ def _line_of(root: yaml.Node, path: Iterable[str | int]) -> int:
     """Line number, from 1, of the deepest step of `path` that the file has."""
     node, line = root, root.start_mark.line
     for step in path:
-        found: yaml.Node | None = None
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                if str(key.value) == str(step):
-                    line, found = key.start_mark.line, value
-        elif isinstance(node, yaml.SequenceNode) and isinstance(step, int):
-            found = node.value[step]
-            line = found.start_mark.line
+        found = _below(node, step)
         if found is None:
             break
-        node = found
+        line, node = found
     return int(line) + 1
+
+
+def _below(node: yaml.Node, step: str | int) -> tuple[int, yaml.Node] | None:
+    """Line (from 0) and node of one step down, if the file has it."""
+    if isinstance(node, yaml.SequenceNode) and isinstance(step, int):
+        item = node.value[step]
+        return item.start_mark.line, item
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if str(key.value) == str(step):
+                return key.start_mark.line, value
+    return None

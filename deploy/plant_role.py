@@ -55,17 +55,24 @@ class _Plant:
         """Do what one command says; nonsense is logged and passed over."""
         for verb, given in command.items():
             try:
-                if verb == "start":
-                    self._start(dict(given))
-                elif verb == "unplug":
-                    self._unplugged.add(given)
-                    self._each_station()
-                elif verb == "plug":
-                    self._unplugged.discard(given)
-                    if self._plant is not None:
-                        self._plant.plug(given)
+                self._do(verb, given)
             except (TypeError, ValueError) as error:
                 _log.warning("plant_command_refused", command=command, reason=str(error))
+
+    def _do(self, verb: str, given: Any) -> None:
+        if verb == "start":
+            self._start(dict(given))
+        elif given not in self._context.line.stations:
+            raise ValueError(f"{given!r} is no station of this line")
+        elif verb == "unplug":
+            self._unplugged.add(given)
+            self._each_station()
+        elif verb == "plug":
+            self._unplugged.discard(given)
+            if self._plant is not None:
+                self._plant.plug(given)
+        else:
+            raise ValueError("the plant knows start, unplug and plug")
 
     def report(self) -> None:
         """``run/plant.json`` says what was sent, and whether that was all."""

@@ -2,14 +2,14 @@
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from connectors.cloudevents import headers_of
 from connectors.errors import Poison
 from connectors.line import Line
-from connectors.ports import Log, Outgoing, PayloadStore, TopicSpec
+from connectors.ports import Log, LogRecord, Outgoing, PayloadStore, TopicSpec
 from deploy.control import read_state, running_folder
 from deploy.settings import Settings
 from inference.registry import BundleRegistry
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 ENTITIES: Final = ("records", "verdicts", "dead-letters", "nearline", "policies", "plant-truth")
 _KEYED: Final = ("records", "verdicts")
 _ACK_TIMEOUT_S: Final = 30.0
+_POLL_LIMIT: Final = 1000
 
 
 def running_settings(settings: Settings) -> Settings:
@@ -120,10 +121,24 @@ def ensure_line_topics(log: Log, line: Line) -> None:
     _publish_policy(log, line)
 
 
+def read_all(log: Log, topic: str) -> Iterator[LogRecord]:
+    """Every record that `topic` holds now, in order per partition.
+
+    Raises:
+        Unavailable: The broker cannot be reached.
+    """
+    reader = log.topic_reader(topic, start={})
+    try:
+        while not reader.caught_up():
+            yield from reader.poll(timeout_s=0.5, limit=_POLL_LIMIT)
+    finally:
+        reader.close()
+
+
 def _publish_policy(log: Log, line: Line) -> None:
     policy = line.policy()
     key = policy.digest.encode()
-    if key in _keys_of(log, line.topic("policies")):
+    if any(record.key == key for record in read_all(log, line.topic("policies"))):
         return
     headers = headers_of(policy, source=f"/{line.site}/{line.area}/{line.line}", subject="policy")
     writer = log.writer()
@@ -135,18 +150,6 @@ def _publish_policy(log: Log, line: Line) -> None:
         ).result(_ACK_TIMEOUT_S)
     finally:
         writer.close()
-
-
-def _keys_of(log: Log, topic: str) -> set[bytes | None]:
-    """The key of every record that `topic` holds now."""
-    reader = log.topic_reader(topic, start={})
-    keys: set[bytes | None] = set()
-    try:
-        while not reader.caught_up():
-            keys |= {record.key for record in reader.poll(timeout_s=0.5, limit=1000)}
-    finally:
-        reader.close()
-    return keys
 
 
 def _named(value: str | None, variable: str) -> str:

@@ -9,9 +9,10 @@ import typer
 from deploy.commands.common import LINE_DEFAULT, read_settings, read_settings_quietly
 
 if TYPE_CHECKING:
-    from rich.console import Group
+    from rich.console import Console, Group
 
     from deploy.control import Json
+    from deploy.running import RunningLine
 
 _PANEL: Final = "Run"
 _DOWN_TIMEOUT_S: Final = 90.0
@@ -61,27 +62,34 @@ def up(line: LineOption = LINE_DEFAULT) -> None:
     process is started anew when it ends. Its logs are below var/logs.
     """
     from rich.console import Console
-    from rich.live import Live
 
     from deploy.running import bring_up
-    from deploy.wiring import make_registry
 
-    settings = read_settings_quietly()
     console = Console(highlight=False)
     try:
-        with bring_up(settings, line, on_progress=console.print) as running:
-            without = running.line.products.keys() - make_registry(running.settings).champions()
-            for product in sorted(without):
-                console.print(
-                    f"[yellow]{product} has no model yet[/]: its parts are undecidable until "
-                    f"`hololine model fit --product {product}`"
-                )
-            with Live(console=console, auto_refresh=False) as live:
-                while not running.supervisor.wait(_REFRESH_S):
-                    running.check()
-                    live.update(_shown(running.supervisor.status()), refresh=True)
+        with bring_up(read_settings_quietly(), line, on_progress=console.print) as running:
+            _watch(running, console)
     except KeyboardInterrupt:
         console.print("stopped")
+
+
+def _watch(running: "RunningLine", console: "Console") -> None:
+    """Show the line until `hololine down`; say first which products have no model."""
+    from rich.live import Live
+
+    from deploy.wiring import make_registry
+
+    for product in sorted(
+        running.line.products.keys() - make_registry(running.settings).champions()
+    ):
+        console.print(
+            f"[yellow]{product} has no model yet[/]: its parts are undecidable until "
+            f"`hololine model fit --product {product}`"
+        )
+    with Live(console=console, auto_refresh=False) as live:
+        while not running.supervisor.wait(_REFRESH_S):
+            running.check()
+            live.update(_shown(running.supervisor.status()), refresh=True)
 
 
 def down() -> None:
