@@ -131,7 +131,7 @@ def test_stop_is_asked_for_and_memory_is_told(supervisor: Supervisor, tmp_path: 
 
 
 def test_a_real_process_ends_with_its_supervisor_however_that_ends(tmp_path: Path):
-    """SIGKILL of the supervisor leaves no orphan; a real role and its start are exercised."""
+    """SIGKILL of the supervisor leaves no orphan: not a real role, nor one that is deaf to all."""
     line = tmp_path / "line.yaml"
     line.write_text(line_template(), encoding="utf-8")
     code = (
@@ -141,8 +141,14 @@ def test_a_real_process_ends_with_its_supervisor_however_that_ends(tmp_path: Pat
         "folder = Path(sys.argv[1])\n"
         "held = Supervisor(folder, env=os.environ, line_path=folder / 'line.yaml')\n"
         "held.add('plant')\n"
-        "held.wait_ready('plant', timeout_s=120)\n"
-        "Path(sys.argv[2]).write_text(f\"{held.status()['children']['plant']['pid']} .\")\n"
+        "deaf = 'import os, sys, time; from deploy.process import _die_with;'\n"
+        "deaf += 'open(sys.argv[1], \"w\").write(str(os.getpid()));'\n"
+        "deaf += '_die_with(os.getppid()); time.sleep(600)'\n"
+        "ready = folder / 'run' / 'deaf.ready'\n"
+        "held.add_command('deaf', [sys.executable, '-c', deaf, str(ready)])\n"
+        "held.wait_ready('plant', 'deaf', timeout_s=120)\n"
+        "pids = [str(child['pid']) for child in held.status()['children'].values()]\n"
+        "Path(sys.argv[2]).write_text(' '.join([*pids, '.']))\n"
         "time.sleep(600)"
     )
     environment = os.environ | {
@@ -156,10 +162,10 @@ def test_a_real_process_ends_with_its_supervisor_however_that_ends(tmp_path: Pat
     )
     try:
         until(lambda: told.exists() and told.read_text().endswith("."), timeout_s=150.0)
-        plant = int(told.read_text().split()[0])
-        assert _alive(plant)
+        children = [int(pid) for pid in told.read_text().split()[:-1]]
+        assert [_alive(pid) for pid in children] == [True, True]
         process.send_signal(signal.SIGKILL)
-        until(lambda: not _alive(plant))
+        until(lambda: not any(_alive(pid) for pid in children))
     finally:
         process.kill()
         process.wait()
