@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, Final
 
 import ray
 from ray import serve
+from ray._private import ray_constants
 from ray.exceptions import ActorDiedError, RayError, RayTaskError
 from ray.serve.config import RequestRouterConfig
 from ray.serve.context import _get_global_client
-from ray.serve.exceptions import RayServeException
+from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 
 from connectors.errors import Poison, Transient, Unavailable
 from connectors.line import Line
@@ -110,7 +111,6 @@ class ScorerReplica:
 
 def _load(config: Mapping[str, Any]) -> "Scorer":
     from connectors.payloads import open_store
-
     from inference.scorer import Scorer
 
     registry = BundleRegistry(Path(config["registry"]))
@@ -130,8 +130,12 @@ def join_ray(address: str | None) -> None:
     local: dict[str, Any] = {}
     if address is None:
         os.environ.setdefault("RAY_AUTH_MODE", "disabled")
-        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
         local = {"include_dashboard": False, "object_store_memory": 200 * 2**20}
+    if address is None or address.startswith("127."):
+        # Else Ray looks for a loopback head at the machine's outer address. It reads the variable
+        # when it is imported, which has happened: children take the one, this process the other.
+        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        ray_constants.ENABLE_RAY_CLUSTER = False
     ray.init(
         address=address or "local",
         namespace=APP,
@@ -156,7 +160,7 @@ def deploy_scorer(
         Poison: A champion cannot be loaded.
         Unavailable: The replicas did not come up in time.
     """
-    serve.start(http_options={"location": "NoServer"}, logging_config={"log_level": "WARNING"})
+    serve.start(proxy_location="Disabled", logging_config={"log_level": "WARNING"})
     config = {
         "line": line.to_bytes().decode(),
         "registry": str(registry_root),
@@ -210,10 +214,16 @@ def wanted_replicas() -> int:
 
 
 def replica_states() -> list[ReplicaState]:
-    """What each running replica says of itself, by pid; one that does not answer is left out."""
+    """What each running replica says of itself; one that does not answer now is left out.
+
+    Raises:
+        Unavailable: There is no deployment, or Serve itself does not answer.
+    """
     try:
         handle = serve.get_app_handle(APP)
         answers = handle.broadcast("state").results(timeout_s=_STATE_S, return_exceptions=True)
+    except DeploymentUnavailableError:
+        return []  # none runs: they are starting, or are all being told of a change
     except (RayError, RayServeException, TimeoutError) as error:
         raise Unavailable(f"the scorers do not answer: {error}") from error
     states = [ReplicaState(**answer) for answer in answers if isinstance(answer, dict)]
@@ -240,11 +250,11 @@ class ServeScorer(Dispatcher):
         except ActorDiedError as error:
             raise ScorerDied(str(error)) from error
         except RayTaskError as error:
-            if isinstance(error, Transient):
-                raise Unavailable(str(error)) from error
+            if isinstance(error.cause, Transient):
+                raise Unavailable(str(error.cause)) from error
             raise
         except (RayError, RayServeException, ConnectionError) as error:
-            raise Unavailable(f"no scorer can be reached: {error}") from error
+            raise Unavailable(f"no scorer can be reached: {type(error).__name__}") from error
         return answer
 
 
@@ -262,6 +272,11 @@ def _deploy(config: Mapping[str, Any], replicas: int) -> None:
     ).options(version=_code_version(), _internal=True)
     target = serve.RunTarget(target=deployment.bind(), name=APP, route_prefix=None)
     serve.run_many([target], wait_for_applications_running=False)
+    deadline_s = time.monotonic() + _START_S
+    while _deployed() != (dict(config), replicas):  # whoever reads next must see what was written
+        if time.monotonic() > deadline_s:
+            raise Unavailable(f"Serve did not take the change within {_START_S:.0f} s; try again")
+        time.sleep(0.02)
 
 
 def _deployed() -> tuple[dict[str, Any], int]:
