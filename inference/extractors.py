@@ -24,6 +24,8 @@ from inference.preprocess import Capture
 
 ENTRY_POINTS: Final = "hololine.extractors"
 _TIMM: Final = "timm-"
+_DARK: Final = 1 / 16
+"""Share of full scale below which a picture is noise: its logarithm is flattened there."""
 
 
 class Extractor(Protocol):
@@ -39,11 +41,18 @@ Builder = Callable[[Mapping[str, Tensor]], Extractor]
 
 
 class FilterBank:
-    """The built-in image extractor; holes of a height map are filled smoothly first."""
+    """The built-in image extractor.
+
+    Pictures are taken as logarithms, in which light and tint add and edges keep their strength;
+    holes of a height map are filled smoothly.
+    """
 
     def extract(self, capture: Capture) -> Tensor:
         """See `Extractor.extract`."""
-        return filter_bank(_image(capture))
+        image = _image(capture)
+        if capture.dtype.kind == "u":
+            image = (image / np.iinfo(capture.dtype).max + _DARK).log()
+        return filter_bank(image)
 
 
 class Surface:

@@ -11,7 +11,7 @@ from inference.model.normalise import Normaliser
 from inference.model.product import Eye
 from inference.model.usual import Usual
 
-BANK_ROWS: Final = 2_000
+BANK_ROWS: Final = 1_500
 CANDIDATES_MAX: Final = 24_000
 """Patches among which the coreset is chosen; its cost grows with them."""
 
