@@ -19,15 +19,15 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,
     help=(
         "From partial inspections to whole-part verdicts on a factory line.\n\n"
         "Stations publish what they captured of each part; Hololine joins it, hallucinates what "
         "is missing, and tells the MES and the PLC one verdict per part and revision.\n\n"
-        "[bold]New here?[/bold]  [cyan]hololine demo[/cyan] shows a whole virtual line on this "
-        "machine.  [cyan]hololine init[/cyan] begins a line of your own."
+        "New here?  `hololine demo` shows a whole virtual line on this "
+        "machine.  `hololine init` begins a line of your own."
     ),
-    epilog="A command's own help has an example: [cyan]hololine verdicts --help[/cyan]",
+    epilog="A command's own help has an example: `hololine verdicts --help`",
 )
 
 setup.register(app)

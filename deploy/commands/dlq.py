@@ -19,7 +19,7 @@ app = typer.Typer(no_args_is_help=True)
 
 @app.callback()
 def group() -> None:
-    """See what the line refused and why, and send it again once the cause is gone."""
+    """See what was refused and why, and send it again."""
 
 
 @app.command(name="ls", epilog="Example: hololine dlq ls --field payload")

@@ -55,7 +55,7 @@ def fit(
     """Fit a bundle from good parts: of the virtual plant, of a folder, or of the archive.
 
     A product's first bundle judges at once. A later one is only added: compare it, then
-    [cyan]hololine model promote[/cyan] it. From the archive it is compared for you.
+    `hololine model promote` it. From the archive it is compared for you.
     """
     settings, the_line = _line(line)
     if from_archive:

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from deploy.control import Json
     from deploy.running import RunningLine
 
-_PANEL: Final = "Run"
 _DOWN_TIMEOUT_S: Final = 90.0
 _REFRESH_S: Final = 1.0
 
@@ -30,7 +29,7 @@ def register(app: typer.Typer) -> None:
         (status, "hololine status --json | jq .children"),
         (scale, "hololine scale 4"),
     ):
-        app.command(rich_help_panel=_PANEL, epilog=f"Example: {example}")(function)
+        app.command(epilog=f"Example: {example}")(function)
 
 
 def demo(
@@ -44,11 +43,11 @@ def demo(
     parts: Annotated[int, typer.Option(min=1, max=100_000, help="How many parts to run.")] = 180,
     rate: Annotated[float, typer.Option(min=0.1, max=50.0, help="Parts per second.")] = 2.0,
 ) -> None:
-    """Show a whole virtual line on this machine: plant, join, scorers, page, and one night.
+    """Show a whole virtual line on this machine.
 
-    Everything runs on loopback under ./var; nothing is left running. The first start downloads
-    Apache Kafka (46 MB). Real servers are used when KAFKA_BOOTSTRAP_SERVERS, REDIS_URL or
-    RAY_ADDRESS are set.
+    Plant, join, scorers, a live page, and one night of learning at the end. Everything runs on
+    loopback under ./var; nothing is left running. The first start downloads Apache Kafka (46 MB).
+    Real servers are used when KAFKA_BOOTSTRAP_SERVERS, REDIS_URL or RAY_ADDRESS are set.
     """
     from deploy.demo import run_demo
 
@@ -56,7 +55,7 @@ def demo(
 
 
 def up(line: LineOption = LINE_DEFAULT) -> None:
-    """Bring the line up in the foreground until Ctrl-C or `hololine down`.
+    """Bring the line up until Ctrl-C or `hololine down`.
 
     Servers that the environment names are used, the others are embedded on loopback. Every
     process is started anew when it ends. Its logs are below var/logs.
@@ -93,7 +92,7 @@ def _watch(running: "RunningLine", console: "Console") -> None:
 
 
 def down() -> None:
-    """Stop the line that is up in this data folder, and wait until nothing of it runs."""
+    """Stop the line, and wait until nothing of it runs."""
     import psutil
 
     from connectors.errors import Unavailable
@@ -118,7 +117,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print it for a machine.")] = False,
     memory: Annotated[bool, typer.Option(help="Also the memory of each process.")] = False,
 ) -> None:
-    """Show what runs, where to connect to, and how often each process was started anew."""
+    """Show what runs, where, and how often it was started anew."""
     from rich.console import Console
 
     from deploy.control import control, read_state, running_folder
@@ -137,7 +136,7 @@ def status(
 def scale(
     replicas: Annotated[int, typer.Argument(min=0, max=256, help="How many scorers to run.")],
 ) -> None:
-    """Change how many scorer replicas judge; those that stay are not restarted."""
+    """Change how many scorers judge; those that stay go on."""
     from deploy.control import control
 
     control(read_settings().data_folder, "scale", replicas=replicas)

@@ -9,15 +9,13 @@ import typer
 
 def register(app: typer.Typer) -> None:
     """`app` has `init`."""
-    app.command(rich_help_panel="Begin", epilog="Example: hololine init && hololine line check")(
-        init
-    )
+    app.command(epilog="Example: hololine init && hololine line check")(init)
 
 
 def init(
     folder: Annotated[Path, typer.Argument(help="Where to write.", show_default=".")] = Path(),
 ) -> None:
-    """Write a commented [bold]line.yaml[/bold] to start from, and its schema for your editor.
+    """Write a commented line.yaml, and its schema for your editor.
 
     A file that exists is left as it is.
     """

@@ -20,7 +20,6 @@ _RETRY_S: Final = 1.0
 def register(app: typer.Typer) -> None:
     """`app` has `verdicts`."""
     app.command(
-        rich_help_panel="Watch",
         epilog="Example: hololine verdicts --follow --part EL-000017",
     )(verdicts)
 
@@ -38,7 +37,7 @@ def verdicts(
         bool, typer.Option("--json", help="One whole verdict a line, as on the topic.")
     ] = False,
 ) -> None:
-    """Print verdicts: once each, revisions in order, as an MES should take them.
+    """Print verdicts as an MES takes them: once each, in order.
 
     Without --follow it prints all that the topic holds and ends.
     """

@@ -1,12 +1,15 @@
 """The command line as a person meets it."""
 
+import logging
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 from typer.testing import CliRunner
 
 from deploy import cli
@@ -22,10 +25,13 @@ COMMANDS = [
 
 
 @pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
     monkeypatch.chdir(tmp_path)
     for name in ("KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL", "RAY_ADDRESS", "HOLOLINE_DATA_FOLDER"):
         monkeypatch.delenv(name, raising=False)
+    yield
+    structlog.reset_defaults()  # a command points the log at its own stderr
 
 
 def hololine(*arguments: str) -> "subprocess.CompletedProcess[str]":
