@@ -1,10 +1,16 @@
-"""The servers that contract and integration tests share; each starts when first asked for."""
+"""What tests share: servers that start when first asked for, and a small line with its bundle."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 
+from connectors.line import Line, Modality, Station
+from connectors.messages import ProductPolicy
 from deploy.embedded import EmbeddedStack
+
+MakePart = Callable[..., "PartSample"]  # noqa: F821 - imported where the fixture runs
 
 
 @pytest.fixture(scope="session")
@@ -34,3 +40,89 @@ def ray_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         for name, value in stack.addresses.environment().items():
             patch.setenv(name, value)
         yield stack.addresses.ray
+
+
+@pytest.fixture(scope="session")
+def small_line() -> Line:
+    policy = {"minimum": ("rgb",), "deadline_ms": 1000, "false_reject_rate": 0.05}
+    return Line(
+        site="s",
+        area="a",
+        line="l",
+        modalities={
+            "rgb": Modality(kind="image", units="1"),
+            "scan": Modality(kind="point-cloud", units="mm", extractor="surface"),
+            "thermal": Modality(kind="image", units="degC"),
+        },
+        stations={
+            "plc": Station(publishes=("process",)),
+            "cell": Station(publishes=("rgb", "scan", "thermal")),
+        },
+        products={
+            "tile": ProductPolicy(expected=("process", "rgb", "scan", "thermal"), **policy),
+            "unfitted": ProductPolicy(expected=("rgb",), **policy),
+        },
+    )
+
+
+@pytest.fixture(scope="session")
+def make_sample() -> MakePart:
+    """Returns a maker of parts: a bumpy plate, seen in colour, height and heat."""
+    from training.datasets import PartSample
+
+    def make(seed: int, *, defect: bool = False, side: int = 48) -> PartSample:
+        rng = np.random.default_rng(seed)
+        y, x = np.mgrid[0:side, 0:side] / side
+        bumps = np.sin(9 * x + rng.normal(0, 0.3)) * np.cos(7 * y + rng.normal(0, 0.3))
+        if defect:
+            bumps = bumps + 6 * np.exp(-((x - 0.4) ** 2 + (y - 0.6) ** 2) / 0.002)
+        noise = lambda: rng.normal(0, 0.05, (side, side))  # noqa: E731
+        grey = 110 + 40 * (bumps + noise())
+        rgb = np.stack((grey, 0.9 * grey + 5 * noise(), 0.8 * grey), axis=-1)
+        height = (bumps + noise()).astype(np.float32)
+        height[rng.random((side, side)) < 0.01] = np.nan
+        points = np.stack((60 * x, 60 * y, height), axis=-1).astype(np.float32)
+        points[np.isnan(height)] = np.nan
+        return PartSample(
+            key=f"p{seed}",
+            product="tile",
+            lot=f"L{seed}",
+            captures={
+                "rgb": rgb.clip(0, 255).astype(np.uint8),
+                "scan": points,
+                "thermal": (30 + 2 * bumps + noise()).astype(np.float32),
+            },
+            label="defective" if defect else "good",
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small_fit() -> Iterator[None]:
+    """While in use, fitting takes a second: small banks, few steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("training.bank.BANK_ROWS", 200)
+        patch.setattr("training.bank.CANDIDATES_MAX", 2_000)
+        patch.setattr("training.tokens.TOKENS_MAX", 4_000)
+        patch.setattr("training.distill.STEPS", 40)
+        yield
+
+
+@pytest.fixture(scope="session")
+def bundle_path(
+    small_line: Line,
+    make_sample: MakePart,
+    small_fit: None,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Path:
+    """The folder of a bundle of `tile`, fitted on 60 good parts."""
+    from training.fit import fit_product
+
+    return fit_product(
+        [make_sample(seed) for seed in range(60)],
+        product="tile",
+        line=small_line,
+        out=tmp_path_factory.mktemp("bundles"),
+        progress=lambda _stage, _done: None,
+    )

@@ -7,7 +7,6 @@ two middle stages, averaged over 3 x 3 neighbours, concatenated.
 from collections.abc import Mapping
 from typing import Final
 
-import timm
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -34,6 +33,8 @@ class Backbone(nn.Module):
 
     def __init__(self, name: str, weights: Mapping[str, Tensor]) -> None:
         super().__init__()
+        import timm  # seconds and 400 MB that the built-in extractors can do without
+
         self.network = timm.create_model(name, features_only=True, out_indices=STAGES)
         state = {key: value.float() for key, value in weights.items()}
         wrong = self.network.load_state_dict(state, strict=False)
