@@ -82,7 +82,11 @@ class Commissioning:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """No process of ours is left."""
+        """See `close`."""
+        self.close()
+
+    def close(self) -> None:
+        """No process of ours is left; again is harmless."""
         for process in (self._pool._processes or {}).values():  # noqa: SLF001 - no public way
             process.terminate()
         self._pool.shutdown(cancel_futures=True)

@@ -35,6 +35,7 @@ def conclude(
     *,
     judges: Mapping[str, str],
     seconds: Mapping[str, float],
+    parts_per_s: float,
     night: NightReport,
     cached: bool,
 ) -> None:
@@ -46,6 +47,7 @@ def conclude(
         console: Where people read.
         judges: Digest of the bundle that judged each product before the night.
         seconds: Since the start of the demo.
+        parts_per_s: While parts were streamed.
         night: What the night came to.
         cached: Whether the bundles were kept from an earlier demo.
     """
@@ -62,6 +64,7 @@ def conclude(
             **({} if night.swap_s is None else {"swap": round(night.swap_s, 2)}),
         },
         memory_by_process={name: round(mib, 1) for name, mib in memory.items()},
+        parts_per_s=parts_per_s,
         first_verdict_bundle="cached" if cached else "fitted",
         servers={name: masked(address) for name, address in addresses.items() if address},
         seeds={"commissioning": COMMISSIONING_SEED, "plant": PlantSchedule().seed},

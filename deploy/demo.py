@@ -36,7 +36,7 @@ from deploy.wiring import join_ray, make_archive, make_log, make_registry, make_
 from inference.serve import swap
 from training.night import run_night
 
-COMMISSIONING_PARTS: Final = 200
+COMMISSIONING_PARTS: Final = 160
 NIGHT_PARTS: Final = 30
 NIGHT_SEED: Final = 20261222
 """Another run of the plant: its parts have other ids."""
@@ -125,6 +125,7 @@ class _Demo:
         registry = make_registry(self._running.settings)
         archive = make_archive(self._running.settings)
         commissioned = list(commissioning.products())
+        commissioning.close()
         for one in commissioned:
             self._judges[one.product] = registry.add(one.bundle)
             registry.promote(one.product, self._judges[one.product], why="commissioning")
@@ -138,9 +139,12 @@ class _Demo:
         self._say_where()
         self._wave(parts=parts, parts_per_s=rate_hz)
         self._follow()
-        if self._watcher.first_verdict_s is not None:
-            self._reach("to_first_verdict", at_s=self._watcher.first_verdict_s)
+        if self._watcher.first_verdict_s is None:
+            raise Unavailable("no verdict came; see logs/worker.log and logs/scorer.log")
+        self._reach("to_first_verdict", at_s=self._watcher.first_verdict_s)
         self._reach("to_stream_end")
+        streamed_s = self._seconds["to_stream_end"] - self._seconds["to_first_verdict"]
+        self._parts_per_s = round(len(self._watcher.truths) / streamed_s, 2)
 
     def night(self, *, rate_hz: float) -> None:
         """Learn from what the laboratory characterised; swap while more parts run."""
@@ -177,6 +181,7 @@ class _Demo:
             self._console,
             judges=self._judges,
             seconds=self._seconds,
+            parts_per_s=self._parts_per_s,
             night=self._night,
             cached=self._cached,
         )

@@ -42,6 +42,7 @@ def configure_logs(level: str, *, process: str, path: Path | None = None) -> Non
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(max(number, logging.WARNING))  # libraries speak only when something is wrong
+    logging.getLogger("kafka.net").setLevel(logging.ERROR)  # it warns of every busy moment
 
 
 def _naming(process: str) -> structlog.typing.Processor:

@@ -7,6 +7,7 @@ code version, so that no replica restarts. No other module imports ray.serve.
 """
 
 import asyncio
+import logging
 import os
 import socket
 import time
@@ -144,6 +145,7 @@ def join_ray(address: str | None) -> None:
         log_to_driver=False,
         **local,
     )
+    logging.getLogger("ray.serve").setLevel(logging.WARNING)  # else it tells of every look-up
 
 
 def deploy_scorer(

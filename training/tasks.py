@@ -28,6 +28,9 @@ from training.tokens import Tokens, gather_tokens
 CHUNK: Final = 8
 """Parts that one task reads."""
 
+TASK_CPUS: Final = 0.9
+"""One thread each; a little less than a core, so that scorers at 0.1 do not keep a core idle."""
+
 _T = TypeVar("_T")
 
 
@@ -144,7 +147,7 @@ def run_tasks(
         common: Arguments by name that every call gets.
     """
     shared = {name: ray.put(value) for name, value in common.items()}
-    task = ray.remote(num_cpus=1, max_retries=2)(_single_threaded)
+    task = ray.remote(num_cpus=TASK_CPUS, max_retries=2)(_single_threaded)
     waiting = [task.remote(function, *call, **shared) for call in calls]
     left = list(waiting)
     while left:

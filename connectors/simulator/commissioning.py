@@ -9,7 +9,7 @@ from connectors.simulator.body import stream
 from connectors.simulator.parts import SimulatedPart, make_part
 
 LOTS_MIN: Final = 12
-PARTS_PER_LOT: Final = 8
+PARTS_PER_LOT: Final = 2
 
 
 def commissioning_parts(
@@ -23,6 +23,6 @@ def commissioning_parts(
     lots = max(LOTS_MIN, count // PARTS_PER_LOT)
     for index in range(count):
         rng = stream("commissioning", product, seed, index)
-        lot = f"Q{seed % 1000:03d}-{index % lots:03d}"
+        lot = f"Q{seed % 1000:03d}-{product}-{index % lots:03d}"
         key = PartKey(site=line.site, line=line.line, part_id=f"{lot}-{index:05d}")
         yield key, make_part(product=product, seed=int(rng.integers(2**48, 2**52)), lot=lot)
