@@ -228,16 +228,15 @@ class _Demo:
         """The plant has sent everything and each part has its verdict, or its time has passed."""
         clock = SystemClock()
         give_up_s: float | None = None
+        waiting = 1
         with Live(console=self._console, auto_refresh=False) as live:
-            while True:
+            while waiting and (give_up_s is None or clock.monotonic_s() < give_up_s):
+                self._pause()
                 snapshot = self._watcher.look()
                 live.update(stream_table(snapshot), refresh=True)
                 if self._plant_report().get("finished"):
                     give_up_s = give_up_s or clock.monotonic_s() + SETTLE_S
                     waiting = self._watcher.unjudged() + snapshot["waiting_records"]
-                    if not waiting or clock.monotonic_s() > give_up_s:
-                        return
-                self._pause()
 
     def _await_archive(self) -> None:
         """Every verdict and near-line result so far is in the archive.

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 from uuid import uuid4
 
 from connectors.clock import SystemClock
@@ -246,18 +246,22 @@ def folder_lock(file: Path) -> Iterator[None]:
     """
     with file.open("a") as held:
         deadline_s = time.monotonic() + _LOCK_WAIT_S
-        while True:
-            try:
-                fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline_s:
-                    raise Unavailable(
-                        f"{file} is held by another process for over {_LOCK_WAIT_S:.0f} s; "
-                        "try again when it is done"
-                    ) from None
-                time.sleep(0.05)
+        while not _locked(held):
+            if time.monotonic() > deadline_s:
+                raise Unavailable(
+                    f"{file} is held by another process for over {_LOCK_WAIT_S:.0f} s; "
+                    "try again when it is done"
+                )
+            time.sleep(0.05)
         yield
+
+
+def _locked(held: IO[str]) -> bool:
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _write_atomically(file: Path, data: dict[str, Any]) -> None:

@@ -256,15 +256,19 @@ def refuse_mixed_roles(samples: Sequence[PartSample], ancestors: Sequence[Manife
     It would be held out here and learned from there, or the other way round.
     """
     now = {sample.lot: role_of(sample.lot).value for sample in samples}
-    for manifest in ancestors:
-        for role, entry in manifest.roles.items():
-            for lot in entry.lots:
-                if now.get(lot, role) != role:
-                    raise Poison(
-                        "roles",
-                        f"lot {lot!r} was {role} of an ancestor and is {now[lot]} now; "
-                        "fit a first bundle anew with `hololine model fit`",
-                    )
+    before = [
+        (lot, role)
+        for each in ancestors
+        for role, entry in each.roles.items()
+        for lot in entry.lots
+    ]
+    for lot, role in before:
+        if now.get(lot, role) != role:
+            raise Poison(
+                "roles",
+                f"lot {lot!r} was {role} of an ancestor and is {now[lot]} now; "
+                "fit a first bundle anew with `hololine model fit`",
+            )
 
 
 def decided(night: ProductNight) -> ProductNight:

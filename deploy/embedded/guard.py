@@ -66,16 +66,18 @@ def kill_session() -> None:
 
 def session_members() -> list[psutil.Process]:
     """Every living process of our session but ourselves."""
-    members = []
-    for pid in psutil.pids():
-        try:
-            if pid != os.getpid() and os.getsid(pid) == os.getsid(0):
-                process = psutil.Process(pid)
-                if process.status() != psutil.STATUS_ZOMBIE:
-                    members.append(process)
-        except (ProcessLookupError, PermissionError, psutil.NoSuchProcess):
-            continue
-    return members
+    return [member for pid in psutil.pids() if (member := session_member(pid)) is not None]
+
+
+def session_member(pid: int) -> psutil.Process | None:
+    """The living process `pid`, if it is of our session and not ourselves."""
+    try:
+        if pid == os.getpid() or os.getsid(pid) != os.getsid(0):
+            return None
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else process
+    except (ProcessLookupError, PermissionError, psutil.NoSuchProcess):
+        return None
 
 
 if __name__ == "__main__":

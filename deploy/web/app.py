@@ -6,7 +6,6 @@ takes commands from its own origin only.
 """
 
 import re
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import lru_cache
@@ -21,6 +20,7 @@ from fastapi.templating import Jinja2Templates
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
+from connectors.clock import SystemClock
 from connectors.errors import HololineError, Poison, Transient
 from connectors.line import Line
 from connectors.messages import PayloadRef
@@ -255,7 +255,7 @@ def _add_control(app: FastAPI, feed: Feed, *, line: Line, control: Control) -> N
         known = _COMMAND.fullmatch(command)
         if known is None or (known["station"] or next(iter(line.stations))) not in line.stations:
             raise HTTPException(404, f"no such command: {command!r}")
-        action: Json = {"command": command, "at_ms": time.time_ns() // 1_000_000}
+        action: Json = {"command": command, "at_ms": SystemClock().now_ns() // 1_000_000}
         try:
             answer = control(command)
         except HololineError as error:

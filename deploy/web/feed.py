@@ -179,11 +179,8 @@ class Feed:
     def payload(self, sha256: str) -> PayloadRef | None:
         """The claim check of a payload that a recent part names; None for any other."""
         with self._lock:
-            for shown in reversed(self._parts.values()):
-                for ref in _refs(shown.verdicts):
-                    if ref.sha256 == sha256:
-                        return ref
-        return None
+            named = (ref for s in reversed(self._parts.values()) for ref in _refs(s.verdicts))
+            return next((ref for ref in named if ref.sha256 == sha256), None)
 
     def note(
         self, action: Json, *, unplugged: str | None = None, plugged: str | None = None

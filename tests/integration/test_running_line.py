@@ -108,10 +108,11 @@ class Driver:
         seen: list[Any] = []
         try:
             while clock.monotonic_s() < give_up_s:
-                for record in reader.poll(timeout_s=0.5, limit=500):
-                    seen.append(kind.from_bytes(record.value))
-                    if wanted(seen[-1]):
-                        return seen[-1]
+                fresh = reader.poll(timeout_s=0.5, limit=500)
+                seen += [kind.from_bytes(record.value) for record in fresh]
+                found = next((one for one in seen if wanted(one)), None)
+                if found is not None:
+                    return found
         finally:
             reader.close()
         pytest.fail(f"no such message in {entity}: {[str(one)[:200] for one in seen]}")
