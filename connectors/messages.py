@@ -299,6 +299,9 @@ class Verdict(Message):
     disposition: Disposition
     reasons: tuple[str, ...] = ()
     p_value: Fraction | None = None
+    rejects_at: Fraction | None = None
+    """The rejection region: p-values up to here. Below the promised rate, as it holds with 95 %
+    confidence over calibrations, not on average."""
     false_reject_rate: float
     promise_valid: bool
     """Whether `false_reject_rate` can be promised for exactly this subset of modalities."""

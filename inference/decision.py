@@ -68,6 +68,7 @@ def decided(
         disposition=_disposition(draft, ranked=ranked, limit=limit),
         promise_valid=limit > 0,
         p_value=ranked.p_value,
+        rejects_at=limit / (ranked.n + 1) if limit else None,
         score=score,
         score_without_hallucination=float(judged.score_without_hallucination),
         scores={modality: float(each) for modality, each in judged.scores.items()},

@@ -27,6 +27,7 @@ def tile(verdict: Verdict, truth: PlantTruth | None, *, logged_at_ms: int) -> Js
         "revision": verdict.revision,
         "disposition": verdict.disposition.value,
         "p_value": verdict.p_value,
+        "rejects_at": verdict.rejects_at,
         "false_reject_rate": verdict.false_reject_rate,
         "real": list(verdict.real),
         "hallucinated": list(verdict.hallucinated),

@@ -34,12 +34,12 @@ function cardHead(card) {
 function pScale(card) {
   const box = make("div", { class: `scale${card.promise_valid ? "" : " invalid"}`, role: "img" });
   const low = 0.001, at = (p) => 100 * (1 - Math.log(Math.max(p, low)) / Math.log(low));
-  const alpha = card.false_reject_rate;
+  const limit = card.rejects_at ?? low;
   const zone = make("i", { class: "zone" }), mark = make("i", { class: "mark" });
-  zone.style.width = `${at(alpha)}%`;
-  const edge = make("span", { class: "end" }, percent(alpha));
+  zone.style.width = `${at(limit)}%`;
+  const edge = make("span", { class: "end" }, percent(limit));
   const start = make("span", { class: "end" }, "0.1 %"), end = make("span", { class: "end last" }, "100 %");
-  edge.style.left = `${at(alpha)}%`;
+  edge.style.left = `${at(limit)}%`;
   start.style.left = "0";
   end.style.left = "100%";
   box.append(start, make("i", { class: "track" }), zone, edge, end);
@@ -47,13 +47,13 @@ function pScale(card) {
     mark.style.left = `${at(card.p_value)}%`;
     box.append(mark);
   }
-  box.setAttribute("aria-label", `p-value ${card.p_value ?? "none"}, promised rate ${percent(alpha)}`);
+  box.setAttribute("aria-label", `p-value ${card.p_value ?? "none"}, rejected up to ${percent(limit)}`);
   return box;
 }
 
 function cardWhy(card) {
   const promise = card.promise_valid
-    ? `promise: of good parts with these sensors, at most ${percent(card.false_reject_rate)} are rejected`
+    ? `promise: of good parts with these sensors, at most ${percent(card.false_reject_rate)} are rejected; so p up to ${percent(card.rejects_at)} rejects`
     : "no promise is possible for this set of sensors";
   const reasons = card.reasons.length ? card.reasons.map((r) => make("li", { title: r.code }, r.words))
     : [make("li", {}, "nothing out of the ordinary")];
