@@ -86,8 +86,9 @@ class Site:
         self.folder = folder
         self.samples: list[PartSample] = []
         judged, found = [], []
-        for number, (lot, role) in enumerate(lots()):
-            dented = role is Role.GATE and number % 2 == 0
+        gate = [lot for lot, role in lots() if role is Role.GATE]
+        for number, (lot, _) in enumerate(lots()):
+            dented = lot in gate[::2]
             captures = surfaces(number, dented=dented)
             part = PartKey(site="s", line="l", part_id=f"p{number}")
             judged.append(_verdict(part, lot, {n: self.put(n, a) for n, a in captures.items()}))

@@ -1,7 +1,6 @@
 """The whole line runs, and bad input is answered by name while good parts go on being judged."""
 
 import base64
-import io
 import json
 import struct
 import urllib.request
@@ -11,10 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
-import tifffile
 import yaml
 
 from connectors.clock import SystemClock
@@ -30,6 +27,7 @@ from connectors.messages import (
     event_id_of,
 )
 from connectors.ports import Log, LogWriter, Outgoing, PayloadStore
+from connectors.simulator.encoding import encode, png
 from deploy.running import RunningLine, bring_up
 from deploy.settings import Settings
 from deploy.wiring import make_log, make_registry, make_store
@@ -118,18 +116,6 @@ class Driver:
         pytest.fail(f"no such message in {entity}: {[str(one)[:200] for one in seen]}")
 
 
-def tiff(array: np.ndarray) -> bytes:
-    """A TIFF of the array."""
-    out = io.BytesIO()
-    tifffile.imwrite(out, array)
-    return out.getvalue()
-
-
-def png(array: np.ndarray) -> bytes:
-    """A PNG of the array."""
-    return cv2.imencode(".png", array)[1].tobytes()
-
-
 @pytest.fixture(scope="module")
 def driver(
     small_line: Line,
@@ -162,15 +148,13 @@ def driver(
 def refs(driver: Driver, make_sample: Any) -> dict[str, PayloadRef]:
     """The captures of a good part, in the store."""
     captures = make_sample(1_000).captures
-    images = {
-        "rgb": (png(captures["rgb"]), "image/png", "1"),
-        "scan": (tiff(captures["scan"]), "image/tiff", "mm"),
-        "thermal": (tiff(captures["thermal"]), "image/tiff", "degC"),
-    }
-    return {
-        name: driver.store.put(data, media_type=media, units=units, shape=captures[name].shape)
-        for name, (data, media, units) in images.items()
-    }
+    return {name: stored(driver.store, name, array) for name, array in captures.items()}
+
+
+def stored(store: PayloadStore, modality: str, array: np.ndarray) -> PayloadRef:
+    """The claim check of an array, stored as a station would store it."""
+    data, media_type, units, shape = encode(modality, array)
+    return store.put(data, media_type=media_type, units=units, shape=shape)
 
 
 def test_a_good_part_is_judged_with_all_its_modalities(
@@ -217,9 +201,6 @@ def bad_payloads(
     ihdr = b"IHDR" + struct.pack(">IIBBBBB", 10_000, 10_000, 8, 0, 0, 0, 0)
     huge = header[:12] + ihdr + struct.pack(">I", zlib.crc32(ihdr)) + header[33:]
 
-    def scan(array: np.ndarray) -> PayloadRef:
-        return store.put(tiff(array), media_type="image/tiff", units="mm", shape=array.shape)
-
     return {
         "truncated": {
             **refs,
@@ -237,8 +218,8 @@ def bad_payloads(
                 }
             ),
         },
-        "nan-cloud": {**refs, "scan": scan(cloud)},
-        "ten-points": {**refs, "scan": scan(few)},
+        "nan-cloud": {**refs, "scan": stored(store, "scan", cloud)},
+        "ten-points": {**refs, "scan": stored(store, "scan", few)},
         "hundred-megapixels": {
             **refs,
             "rgb": store.put(huge, media_type="image/png", shape=(10_000, 10_000)),
