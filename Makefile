@@ -9,7 +9,7 @@ help: ## what can be made
 .PHONY: demo
 demo: ## the whole line on this machine, before your eyes
 	@deploy/setup.sh
-	@$(BIN)/hololine demo
+	@$(BIN)/hololine demo $(if $(CI),--exit)
 
 .PHONY: test
 test: ## every test: unit, contract, integration on the embedded stack, browser
