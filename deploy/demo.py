@@ -33,7 +33,7 @@ from deploy.settings import Settings
 from deploy.terminal import stream_table
 from deploy.watcher import Watcher
 from deploy.wiring import join_ray, make_archive, make_log, make_registry, make_store
-from inference.serve import swap
+from inference.serve import leave_ray, swap
 from training.night import run_night
 
 COMMISSIONING_PARTS: Final = 160
@@ -188,6 +188,7 @@ class _Demo:
             cached=self._cached,
         )
         self._watcher.close()
+        leave_ray()
 
     def stay(self) -> None:
         """The page stays up until Ctrl-C or `hololine down`."""

@@ -148,6 +148,11 @@ def join_ray(address: str | None) -> None:
     logging.getLogger("ray.serve").setLevel(logging.WARNING)  # else it tells of every look-up
 
 
+def leave_ray() -> None:
+    """This process drives no cluster any more; do so before a cluster of ours ends."""
+    ray.shutdown()
+
+
 def deploy_scorer(
     *,
     line: Line,
