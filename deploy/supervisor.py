@@ -258,14 +258,12 @@ def memory_by_process(state: Mapping[str, Any]) -> dict[str, int]:
     """
     roots = {name: child["pid"] for name, child in state["children"].items()}
     roots = {"supervisor": state.get("pid", os.getpid()), **state.get("servers", {}), **roots}
-    counted = set(roots.values())
+    trees = {name: {p.pid: p for p in _tree(pid)} for name, pid in roots.items()}
     totals: dict[str, int] = {}
-    for name, pid in roots.items():
-        totals[name] = sum(
-            _bytes_of(process)
-            for process in _tree(pid)
-            if process.pid == pid or process.pid not in counted
-        )
+    for name, tree in trees.items():
+        others = [trees[n] for n, pid in roots.items() if n != name and pid in tree]
+        nested = {pid for other in others for pid in other}  # counted where they belong
+        totals[name] = sum(_bytes_of(p) for pid, p in tree.items() if pid not in nested)
     return totals
 
 
