@@ -77,7 +77,7 @@ class RoleEntry(Message):
 class Manifest(Message):
     """What a bundle is, where it comes from and what it reached."""
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
     product: str
     line: str
     eyes: dict[str, EyeEntry]
@@ -194,6 +194,7 @@ def _tensors(
     for name, eye in model.eyes.items():
         tensors[f"eye/{name}/centre"] = eye.normaliser.centre
         tensors[f"eye/{name}/spread"] = eye.normaliser.spread
+        tensors[f"eye/{name}/directions"] = eye.normaliser.directions
         tensors[f"eye/{name}/bank"] = eye.bank.rows
         tensors[f"eye/{name}/usual_mean"] = eye.usual.mean
         tensors[f"eye/{name}/usual_spread"] = eye.usual.spread
@@ -236,7 +237,7 @@ def _model(manifest: Manifest, tensors: Mapping[str, Tensor]) -> ProductModel:
 
 def _eye(own: Mapping[str, Tensor]) -> Eye:
     return Eye(
-        normaliser=Normaliser(own["centre"], own["spread"]),
+        normaliser=Normaliser(own["centre"], own["spread"], own["directions"]),
         bank=Bank.of(own["bank"]),
         usual=Usual(own["usual_mean"], own["usual_spread"]),
         false_colour=own["false_colour"],

@@ -25,11 +25,14 @@ from inference.model.product import (
 from inference.model.promise import Calibration
 from inference.model.score import image_score, smooth_map
 from inference.model.usual import Usual
+from training.choice import least_as_good
 from training.datasets import PartSample
 from training.tokens import Progress, extract
 
-HALLUCINATED_WEIGHT: Final = 0.25
-"""What an absent modality counts beside a present one's 1 (see `training/LOG.md`)."""
+HALLUCINATED_WEIGHTS: Final = (0.0, 0.1, 0.25, 0.5, 1.0)
+"""What absent modalities may count together, beside a present one's 1."""
+
+_RESAMPLES: Final = 200
 
 
 def complete_maps(
@@ -49,8 +52,10 @@ def complete_maps(
     return found
 
 
-def tuned(model: ProductModel, maps: Sequence[PatchMaps]) -> ProductModel:
-    """The model with all that nominal parts of the tune role decide.
+def tuned(
+    model: ProductModel, maps: Sequence[PatchMaps], spoilt: Sequence[PatchMaps], *, seed: int
+) -> ProductModel:
+    """The model with all that parts of the tune role decide.
 
     That is: what distance is usual at each place, the scale of each pair's score, and scales and
     weights of each subset's fusion. Scores are divided by their standard deviation and never
@@ -58,10 +63,13 @@ def tuned(model: ProductModel, maps: Sequence[PatchMaps]) -> ProductModel:
 
     Args:
         model: As assembled: its maps are plain distances.
-        maps: Of complete parts, made by `model`.
+        maps: Of complete nominal parts, made by `model`.
+        spoilt: Of the same parts, each with a pseudo-defect (`training.pseudo_defects`).
+        seed: Of the resamples by which weights are compared.
     """
     accustomed = _accustomed(model, maps)
     maps = [_unusual(accustomed, each) for each in maps]
+    spoilt = [_unusual(accustomed, each) for each in spoilt]
     scaled = replace(
         accustomed,
         hallucinators={
@@ -69,7 +77,10 @@ def tuned(model: ProductModel, maps: Sequence[PatchMaps]) -> ProductModel:
             for pair, each in accustomed.hallucinators.items()
         },
     )
-    subsets = {subset_name(s): _subset(scaled, maps, present=s) for s in subsets_of(model.eyes)}
+    subsets = {
+        subset_name(present): _subset(scaled, maps, spoilt, present=present, seed=seed)
+        for present in subsets_of(model.eyes)
+    }
     return replace(scaled, subsets=subsets)
 
 
@@ -135,11 +146,22 @@ def _unusual(model: ProductModel, maps: PatchMaps) -> PatchMaps:
     )
 
 
-def _subset(model: ProductModel, maps: Sequence[PatchMaps], *, present: Sequence[str]) -> Subset:
+def _subset(
+    model: ProductModel,
+    maps: Sequence[PatchMaps],
+    spoilt: Sequence[PatchMaps],
+    *,
+    present: Sequence[str],
+    seed: int,
+) -> Subset:
     columns = [model.columns(each, present) for each in maps]
-    fusion = Fusion(
-        scales={name: _deviation([each.scores[name] for each in columns]) for name in model.eyes},
-        weights={name: 1.0 if name in present else HALLUCINATED_WEIGHT for name in model.eyes},
+    scales = {name: _deviation([each.scores[name] for each in columns]) for name in model.eyes}
+    fusion = _fusion(
+        scales,
+        nominal=[each.scores for each in columns],
+        spoilt=[model.columns(each, present).scores for each in spoilt],
+        present=present,
+        seed=seed,
     )
     peaks = torch.stack([_peak(fusion, each) for each in columns])
     middle, high = float(peaks.median()), float(peaks.max())
@@ -151,6 +173,37 @@ def _subset(model: ProductModel, maps: Sequence[PatchMaps], *, present: Sequence
         map_high=high + 3 * spread,
         calibration=Calibration(np.empty(0, np.float32)),
     )
+
+
+def _fusion(
+    scales: Mapping[str, float],
+    *,
+    nominal: Sequence[Mapping[str, Tensor]],
+    spoilt: Sequence[Mapping[str, Tensor]],
+    present: Sequence[str],
+    seed: int,
+) -> Fusion:
+    """The least weight of what is absent that tells spoilt parts as well as the best one does.
+
+    As well: not worse by more than one standard error of the difference, over resampled parts
+    (Breiman et al., "Classification and regression trees", 1984). So hallucination counts only
+    where it helps.
+    """
+    absent = [name for name in scales if name not in present]
+    choices = [
+        Fusion(
+            scales=scales,
+            weights={n: 1.0 if n in present else share / len(absent) for n in scales},
+        )
+        for share in (HALLUCINATED_WEIGHTS if absent else (0.0,))
+    ]
+    if len(choices) == 1:
+        return choices[0]
+    scores = np.array(
+        [[float(c.fuse(c.scaled(each))) for each in (*nominal, *spoilt)] for c in choices]
+    )
+    defective = np.arange(scores.shape[1]) >= len(nominal)
+    return choices[least_as_good(scores, defective, seed=seed, resamples=_RESAMPLES)]
 
 
 def _peak(fusion: Fusion, columns: Columns) -> Tensor:

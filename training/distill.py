@@ -26,28 +26,28 @@ class FittedPair:
     explained: float
 
 
-def fit_pair(source: Tensor, target: Tensor, *, part: Tensor, seed: int) -> FittedPair:
+def fit_pair(source: Tensor, target: Tensor, *, lot: Tensor, seed: int) -> FittedPair:
     """Train the head source -> target, and bank what heads predict of parts they have not seen.
 
     A head's predictions on the parts it was trained on are closer to the truth than on any later
-    part; a bank of those would make every later part look odd. So each half of the parts is
+    part; a bank of those would make every later part look odd. So each half of the lots is
     predicted by a head trained on the other half. The head that judges is trained on all.
 
     Args:
         source: Normalised features, patches x source_dim.
         target: Normalised features of the same patches, patches x target_dim.
-        part: Which part each patch is from.
+        lot: Which lot each patch is from; parts of one lot are alike.
         seed: Of initial weights, batches and the bank's choice.
     """
     predicted = torch.empty_like(target)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for fold in range(FOLDS):
-            held_out = part % FOLDS == fold
-            head = _train(source[~held_out], target[~held_out])
+            held_out = lot % FOLDS == fold
+            head = train_head(source[~held_out], target[~held_out])
             with torch.no_grad():
                 predicted[held_out] = head(source[held_out])
-        head = _train(source, target)
+        head = train_head(source, target)
     error = (predicted - target).square().mean()
     spread = (target - target.mean(0)).square().mean().clamp_min(1e-12)
     return FittedPair(
@@ -58,7 +58,8 @@ def fit_pair(source: Tensor, target: Tensor, *, part: Tensor, seed: int) -> Fitt
     )
 
 
-def _train(source: Tensor, target: Tensor) -> FeatureHead:
+def train_head(source: Tensor, target: Tensor) -> FeatureHead:
+    """A head that predicts `target` from `source`, row by row; see `fit_pair`."""
     head = FeatureHead(source_dim=source.shape[1], target_dim=target.shape[1])
     optimiser = torch.optim.AdamW(head.parameters(), lr=LEARNING_RATE, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=STEPS)

@@ -33,6 +33,7 @@ from training.bank import fit_eye
 from training.calibrate import calibrated, complete_maps, tuned
 from training.datasets import PartSample, Role, by_role, scored_modalities
 from training.distill import FittedPair, fit_pair
+from training.pseudo_defects import spoilt_samples
 from training.tokens import Tokens, gather_tokens
 
 StageProgress = Callable[[str, float], None]
@@ -81,8 +82,12 @@ def fit_product(
     eyes = fit_eyes(tokens, seed=seed, progress=progress)
     pairs = fit_heads(tokens, eyes, seed=seed, progress=progress)
     model = assembled(eyes, pairs)
-    maps = complete_maps(model, parted[Role.TUNE], extractors, progress=partial(progress, "tune"))
-    model = tuned(model, maps)
+    tune = parted[Role.TUNE]
+    maps = complete_maps(model, tune, extractors, progress=partial(progress, "tune"))
+    spoilt = complete_maps(
+        model, spoilt_samples(tune, seed=seed), extractors, progress=partial(progress, "spoil")
+    )
+    model = tuned(model, maps, spoilt, seed=seed)
     maps = complete_maps(
         model, parted[Role.CALIBRATE], extractors, progress=partial(progress, "calibrate")
     )
@@ -110,9 +115,7 @@ def fit_heads(
     wanted = pairs_of(eyes)
     pairs = {}
     for done, (source, target) in enumerate(wanted, start=1):
-        pairs[source, target] = fit_pair(
-            normal[source], normal[target], part=tokens.part, seed=seed
-        )
+        pairs[source, target] = fit_pair(normal[source], normal[target], lot=tokens.lot, seed=seed)
         progress("heads", done / len(wanted))
     return pairs
 

@@ -22,6 +22,7 @@ from training.calibrate import calibrated, complete_maps, tuned
 from training.datasets import PartSample, Role, by_role, scored_modalities
 from training.distill import FittedPair, fit_pair
 from training.fit import StageProgress, assembled, describe, refuse_few
+from training.pseudo_defects import spoilt_samples
 from training.tables import CharacterisedPart
 from training.tokens import Tokens, gather_tokens
 
@@ -105,10 +106,13 @@ def fit_by_tasks(
     normal = {name: ray.put(eyes[name].normaliser(tokens.features[name])) for name in names}
     wanted = pairs_of(eyes)
     heads = [(normal[source], normal[target]) for source, target in wanted]
-    fitted = run_tasks(fit_pair, heads, "heads", progress, part=tokens.part, seed=seed)
+    fitted = run_tasks(fit_pair, heads, "heads", progress, lot=tokens.lot, seed=seed)
     pairs: dict[Pair, FittedPair] = dict(zip(wanted, fitted, strict=True))
     model = assembled(eyes, pairs)
-    model = tuned(model, _patch_maps(model, parted[Role.TUNE], extractors, "tune", progress))
+    tune = [*parted[Role.TUNE], *spoilt_samples(parted[Role.TUNE], seed=seed)]
+    maps = _patch_maps(model, tune, extractors, "tune", progress)
+    half = len(parted[Role.TUNE])
+    model = tuned(model, maps[:half], maps[half:], seed=seed)
     maps = _patch_maps(model, parted[Role.CALIBRATE], extractors, "calibrate", progress)
     model = calibrated(model, maps)
     manifest = describe(
@@ -183,7 +187,7 @@ def _tokens(
     calls = [(samples, {name: extractor}) for name, extractor in extractors.items()]
     found = run_tasks(_gather, calls, "features", progress, seed=seed)
     features = {name: rows for each in found for name, rows in each.features.items()}
-    return Tokens(features=features, part=found[0].part)
+    return Tokens(features=features, part=found[0].part, lot=found[0].lot)
 
 
 def _gather(

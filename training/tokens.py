@@ -14,6 +14,10 @@ from training.datasets import PartSample
 TOKENS_MAX: Final = 48_000
 """Patches kept for fitting, over all parts; each part gives equally many."""
 
+GROUP: Final = 4
+"""Parts in a row that give the same places: a head that is taught wrong pairs, as a control, is
+taught pairs of the same place."""
+
 Progress = Callable[[float], None]
 
 
@@ -25,6 +29,8 @@ class Tokens:
     """Per modality: patches x dim."""
     part: Tensor
     """Which part each row is from."""
+    lot: Tensor
+    """Which lot that part is of."""
 
 
 def extract(sample: PartSample, extractors: Mapping[str, Extractor]) -> dict[str, Tensor]:
@@ -43,12 +49,17 @@ def gather_tokens(
     generator = torch.Generator().manual_seed(seed)
     keep = min(PATCHES, max(1, TOKENS_MAX // len(samples)))
     rows: dict[str, list[Tensor]] = {name: [] for name in extractors}
+    chosen = torch.empty(0, dtype=torch.int64)
     for done, sample in enumerate(samples, start=1):
-        chosen = torch.randperm(PATCHES, generator=generator)[:keep]
+        if done % GROUP == 1:
+            chosen = torch.randperm(PATCHES, generator=generator)[:keep]
         for name, features in extract(sample, extractors).items():
             rows[name].append(features[chosen])
         progress(done / len(samples))
+    lots = {lot: index for index, lot in enumerate(sorted({each.lot for each in samples}))}
+    lot = torch.tensor([lots[each.lot] for each in samples])
     return Tokens(
         features={name: torch.cat(each) for name, each in rows.items()},
         part=torch.arange(len(samples)).repeat_interleave(keep),
+        lot=lot.repeat_interleave(keep),
     )

@@ -10,7 +10,7 @@ import torch
 from connectors.errors import Poison
 from inference.bundle import MANIFEST, TENSORS, Bundle
 from inference.model.product import subsets_of
-from training.calibrate import HALLUCINATED_WEIGHT
+from training.calibrate import HALLUCINATED_WEIGHTS
 from training.datasets import Role, by_role
 from training.distill import fit_pair
 from training.evaluate import evaluate
@@ -58,14 +58,17 @@ def test_a_bundle_says_what_it_was_made_of(bundle, make_sample) -> None:
     assert all(s.calibration_n == len(parted[Role.CALIBRATE]) for s in manifest.subsets.values())
 
 
-def test_scores_are_scaled_and_hallucinated_ones_count_less(bundle) -> None:
-    """Every scale is positive, no weight negative, and none is centred."""
+def test_scores_are_scaled_and_hallucinated_ones_never_count_more(bundle) -> None:
+    """Every scale is positive, no weight negative, none is centred; present ones count one."""
     for subset in bundle.manifest.subsets.values():
         assert all(scale > 0 for scale in subset.scales.values())
-        assert {
-            name: 1.0 if name in subset.present else HALLUCINATED_WEIGHT
-            for name in bundle.manifest.eyes
-        } == subset.weights
+        present = {subset.weights[name] for name in subset.present}
+        absent = [subset.weights[name] for name in subset.weights.keys() - set(subset.present)]
+        assert present == {1.0}
+        assert len(set(absent)) <= 1
+        assert not absent or sum(absent) == pytest.approx(
+            min(HALLUCINATED_WEIGHTS, key=lambda share: abs(share - sum(absent)))
+        )
 
 
 @pytest.mark.usefixtures("small_fit")
@@ -110,14 +113,14 @@ def test_a_head_predicts_what_is_predictable() -> None:
     source = torch.randn(4000, 6, generator=generator)
     mixed = torch.tanh(source @ torch.randn(6, 4, generator=generator))
     noise = torch.randn(4000, 4, generator=generator)
-    part = torch.arange(4000) // 100
-    assert fit_pair(source, mixed, part=part, seed=0).explained > 0.7
-    assert fit_pair(source, noise, part=part, seed=0).explained < 0.05
+    lot = torch.arange(4000) // 100
+    assert fit_pair(source, mixed, lot=lot, seed=0).explained > 0.7
+    assert fit_pair(source, noise, lot=lot, seed=0).explained < 0.05
 
 
 @pytest.mark.usefixtures("small_fit")
 def test_banks_of_hallucinated_features_are_out_of_fold(monkeypatch) -> None:
-    """Each row of the bank was predicted by a head that was not trained on its part."""
+    """Each row of the bank was predicted by a head that was not trained on its lot."""
     trained_on = []
 
     class Memoriser:
@@ -131,10 +134,10 @@ def test_banks_of_hallucinated_features_are_out_of_fold(monkeypatch) -> None:
         trained_on.append(len(source))
         return Memoriser(source)
 
-    monkeypatch.setattr("training.distill._train", train)
+    monkeypatch.setattr("training.distill.train_head", train)
     source = torch.arange(40.0)[:, None]
-    part = torch.arange(40) // 4
-    fitted = fit_pair(source, torch.zeros(40, 1), part=part, seed=0)
+    lot = torch.arange(40) // 4
+    fitted = fit_pair(source, torch.zeros(40, 1), lot=lot, seed=0)
     assert trained_on == [20, 20, 40]
     assert fitted.hallucinator.bank.rows.unique().tolist() == [0.0]
 
