@@ -53,7 +53,8 @@ def reference_bank(features: Iterable[Tensor], rows: int = ROWS, *, seed: int = 
         Poison: `features` is empty.
     """
     lots = torch.Generator().manual_seed(seed)
-    kept, kept_draws = [], torch.empty(0)
+    kept: list[Tensor] = []
+    kept_draws = torch.empty(0)
     for patches in features:
         draws = torch.cat([kept_draws, torch.rand(len(patches), generator=lots)])
         candidates = torch.cat([*kept, patches])
