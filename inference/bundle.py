@@ -65,6 +65,10 @@ class SubsetEntry(Message):
     map_high: float
     calibration_n: int
     calibration_digest: Digest
+    withdrawn: str | None = None
+    """Why nothing is promised of parts that really lack the others; None: the promise stands."""
+    masking_check: str | None = None
+    """What holding such parts against masked ones came to; None: nobody did."""
 
 
 class RoleEntry(Message):
@@ -153,7 +157,24 @@ def write_bundle(
     """
     data = save(_tensors(model, extractor_weights))
     stamped = manifest.model_copy(update={"tensors_sha256": sha256(data).hexdigest()})
-    text = json.dumps(json.loads(stamped.to_bytes()), indent=1, sort_keys=True).encode()
+    return _place(folder, manifest=stamped, data=data)
+
+
+def amend_bundle(path: Path, *, folder: Path, subsets: Mapping[str, SubsetEntry]) -> Path:
+    """A bundle like that in `path`, but described by `subsets`, is under `folder`; its own folder.
+
+    The numbers that judge stay the same; the digest is another one if the description is.
+
+    Raises:
+        Poison: A file of the bundle is missing or broken.
+    """
+    manifest = Manifest.from_bytes(_read(path / MANIFEST))
+    amended = manifest.model_copy(update={"subsets": {**manifest.subsets, **subsets}})
+    return _place(folder, manifest=amended, data=_read(path / TENSORS))
+
+
+def _place(folder: Path, *, manifest: Manifest, data: bytes) -> Path:
+    text = json.dumps(json.loads(manifest.to_bytes()), indent=1, sort_keys=True).encode()
     target = folder / sha256(text).hexdigest()
     if target.exists():
         return target
@@ -207,6 +228,8 @@ def _tensors(
             tensors[f"pair/{source}/{target}/head/{key}"] = value
     for name, subset in model.subsets.items():
         tensors[f"calibration/{name}"] = torch.from_numpy(subset.calibration.scores)
+        if subset.calibration.lots is not None:
+            tensors[f"calibration_lots/{name}"] = torch.from_numpy(subset.calibration.lots)
     for name, weights in extractor_weights.items():
         tensors |= {f"extractor/{name}/{key}": value for key, value in weights.items()}
     return {key: value.detach().contiguous() for key, value in sorted(tensors.items())}
@@ -229,7 +252,9 @@ def _model(manifest: Manifest, tensors: Mapping[str, Tensor]) -> ProductModel:
             scale=entry.scale,
         )
     subsets = {
-        subset_name(entry.present): _subset(entry, tensors[f"calibration/{name}"])
+        subset_name(entry.present): _subset(
+            entry, tensors[f"calibration/{name}"], tensors.get(f"calibration_lots/{name}")
+        )
         for name, entry in manifest.subsets.items()
     }
     return ProductModel(eyes=eyes, hallucinators=hallucinators, subsets=subsets)
@@ -244,11 +269,11 @@ def _eye(own: Mapping[str, Tensor]) -> Eye:
     )
 
 
-def _subset(entry: SubsetEntry, scores: Tensor) -> Subset:
+def _subset(entry: SubsetEntry, scores: Tensor, lots: Tensor | None) -> Subset:
     return Subset(
         fusion=Fusion(scales=entry.scales, weights=entry.weights),
         map_low=entry.map_low,
         map_threshold=entry.map_threshold,
         map_high=entry.map_high,
-        calibration=Calibration(scores.numpy()),
+        calibration=Calibration(scores.numpy(), None if lots is None else lots.numpy()),
     )

@@ -61,14 +61,16 @@ def decided(
     real = tuple(sorted(present))
     name = subset_name(real)
     score = float(judged.score)
+    entry = bundle.manifest.subsets[name]
     ranked = bundle.model.subsets[name].calibration.rank(score)
     limit = rejection_rank(n=ranked.n, rate=draft.evidence.policy.false_reject_rate)
+    promised = limit > 0 and entry.withdrawn is None
     return _verdict(
         draft,
-        disposition=_disposition(draft, ranked=ranked, limit=limit),
-        promise_valid=limit > 0,
+        disposition=_disposition(draft, ranked=ranked, limit=limit, withdrawn=entry.withdrawn),
+        promise_valid=promised,
         p_value=ranked.p_value,
-        rejects_at=limit / (ranked.n + 1) if limit else None,
+        rejects_at=limit / (ranked.n + 1) if promised else None,
         score=score,
         score_without_hallucination=float(judged.score_without_hallucination),
         scores={modality: float(each) for modality, each in judged.scores.items()},
@@ -77,11 +79,11 @@ def decided(
         regions=tuple(regions),
         views=tuple(views),
         model_digest=bundle.digest,
-        calibration_digest=bundle.manifest.subsets[name].calibration_digest,
+        calibration_digest=entry.calibration_digest,
     )
 
 
-def _disposition(draft: Draft, *, ranked: Ranked, limit: int) -> Disposition:
+def _disposition(draft: Draft, *, ranked: Ranked, limit: int, withdrawn: str | None) -> Disposition:
     """Reject, accept or hold; why is added to the draft's reasons."""
     policy = draft.evidence.policy
     came = {item.modality for item in draft.evidence.items}
@@ -91,7 +93,9 @@ def _disposition(draft: Draft, *, ranked: Ranked, limit: int) -> Disposition:
     if limit == 0:
         needed = parts_needed(policy.false_reject_rate)
         draft.reasons.append(f"no_promise:n={ranked.n}<{needed}")
-    if limit == 0 or (short and policy.when_short is WhenShort.HOLD):
+    if withdrawn is not None:
+        draft.reasons.append(f"promise_withdrawn:{withdrawn}")
+    if limit == 0 or withdrawn is not None or (short and policy.when_short is WhenShort.HOLD):
         return Disposition.HOLD
     if ranked.rank <= limit:
         draft.reasons.append(f"suspicious:rank={ranked.rank}<={limit}_of_{ranked.n + 1}")

@@ -84,14 +84,22 @@ def tuned(
     return replace(scaled, subsets=subsets)
 
 
-def calibrated(model: ProductModel, maps: Sequence[PatchMaps]) -> ProductModel:
-    """The model with the sorted scores of nominal parts that nothing else has seen."""
+def calibrated(
+    model: ProductModel, maps: Sequence[PatchMaps], *, lots: Sequence[str] | None = None
+) -> ProductModel:
+    """The model with the sorted scores of nominal parts that nothing else has seen.
+
+    Args:
+        model: A tuned model.
+        maps: Of complete parts of the calibrate role.
+        lots: Of which lot each part is; None: each is its own.
+    """
     return replace(
         model,
         subsets={
             subset_name(present): replace(
                 model.subsets[subset_name(present)],
-                calibration=Calibration(np.sort(subset_scores(model, maps, present=present))),
+                calibration=Calibration.of(subset_scores(model, maps, present=present), lots),
             )
             for present in subsets_of(model.eyes)
         },

@@ -91,7 +91,7 @@ def fit_product(
     maps = complete_maps(
         model, parted[Role.CALIBRATE], extractors, progress=partial(progress, "calibrate")
     )
-    model = calibrated(model, maps)
+    model = calibrated(model, maps, lots=[each.lot for each in parted[Role.CALIBRATE]])
     manifest = describe(
         model, product=product, line=line, parted=parted, pairs=pairs, seed=seed, parents=parents
     )

@@ -114,7 +114,7 @@ def fit_by_tasks(
     half = len(parted[Role.TUNE])
     model = tuned(model, maps[:half], maps[half:], seed=seed)
     maps = _patch_maps(model, parted[Role.CALIBRATE], extractors, "calibrate", progress)
-    model = calibrated(model, maps)
+    model = calibrated(model, maps, lots=[each.lot for each in parted[Role.CALIBRATE]])
     manifest = describe(
         model, product=product, line=line, parted=parted, pairs=pairs, seed=seed, parents=parents
     )

@@ -10,6 +10,7 @@ calibration, the rate of rejecting at rank <= k is Beta(k, n + 1 - k).
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -66,6 +67,17 @@ class Calibration:
     """Scores of nominal parts for one subset of modalities, ascending."""
 
     scores: NDArray[np.float32]
+    lots: NDArray[np.int32] | None = None
+    """Which lot each score is from, as a number; None: each is its own."""
+
+    @classmethod
+    def of(cls, scores: NDArray[np.float32], lots: Sequence[str] | None = None) -> "Calibration":
+        """The scores in any order, each with the name of its lot."""
+        order = np.argsort(scores, kind="stable")
+        if lots is None:
+            return cls(scores[order])
+        _, numbers = np.unique(np.asarray(lots), return_inverse=True)
+        return cls(scores[order], numbers[order].astype(np.int32))
 
     def rank(self, score: float) -> Ranked:
         """The integer rank of `score`: 1 when it is above every calibration score."""

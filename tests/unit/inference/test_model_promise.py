@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import beta
+from scipy.stats import beta, binom
 
 from inference.model.promise import (
+    DOUBT,
     Calibration,
     excess_probability,
     parts_needed,
@@ -49,3 +50,20 @@ def test_the_rank_counts_calibration_scores_at_least_as_high(scores, score) -> N
     ranked = calibration.rank(float(score))
     assert ranked.rank == 1 + sum(each >= score for each in scores)
     assert ranked.p_value == ranked.rank / (len(scores) + 1)
+
+
+def test_each_score_keeps_its_lot_when_sorted() -> None:
+    """Scores come in any order; equal lots stay equal, and no lots means each is its own."""
+    scores = np.asarray([3, 1, 2, 1], np.float32)
+    calibration = Calibration.of(scores, ["b", "a", "b", "c"])
+    assert calibration.scores.tolist() == [1, 1, 2, 3]
+    assert calibration.lots.tolist() == [0, 2, 1, 1]
+    assert Calibration.of(scores).lots is None
+
+
+@pytest.mark.parametrize("rate", [0.002, 0.01, 0.05, 0.1])
+def test_the_rank_is_the_largest_that_scipys_binomial_allows(rate) -> None:
+    """P(Binomial(n, rate) < k) <= 5 %: never a rank lower than could be, never one higher."""
+    for n in (1, 58, 59, 60, 298, 299, 300, 473, 1000, 2500):
+        below = binom.cdf(np.arange(n), n, rate)  # of k = 1 .. n
+        assert rejection_rank(n=n, rate=rate) == int((below <= DOUBT).sum())

@@ -18,7 +18,7 @@ from connectors.messages import (
     verdict_id_of,
 )
 from connectors.simulator.encoding import encode
-from inference.bundle import Bundle
+from inference.bundle import Bundle, amend_bundle
 from inference.model.product import subset_name
 from inference.scorer import FUSED, Scorer
 from inference.views import explain_features
@@ -151,6 +151,36 @@ def test_without_enough_calibration_no_promise_is_made(scorer, evidence_of, bund
     assert (verdict.disposition, verdict.promise_valid) == (Disposition.HOLD, False)
     assert verdict.reasons[-1] == f"no_promise:n={n}<59"
     assert verdict.p_value is not None
+
+
+def test_a_withdrawn_promise_holds_the_parts_of_its_subset_alone(
+    bundle_path, small_line, store, evidence_of, tmp_path
+) -> None:
+    """The reason says why; other subsets of the same bundle are judged as before."""
+    entry = Bundle.load(bundle_path).manifest.subsets["rgb"]
+    told = {"rgb": entry.model_copy(update={"withdrawn": "30 lots score higher"})}
+    path = amend_bundle(bundle_path, folder=tmp_path, subsets=told)
+    scorer = Scorer(bundles={"tile": Bundle.load(path)}, line=small_line, store=store)
+    one, two = ("rgb",), ("rgb", "scan")
+    alone, other = scorer.score([evidence_of(present=p, false_reject_rate=0.2) for p in (one, two)])
+    assert (alone.disposition, alone.promise_valid) == (Disposition.HOLD, False)
+    assert alone.reasons[-1] == "promise_withdrawn:30 lots score higher"
+    assert alone.rejects_at is None
+    assert alone.p_value is not None
+    assert other.disposition in {Disposition.ACCEPT, Disposition.REJECT}
+    assert other.promise_valid
+
+
+def test_an_amended_bundle_judges_with_the_same_numbers(bundle, bundle_path, tmp_path) -> None:
+    """Another digest, the same tensors; amended with nothing it is the same bundle."""
+    assert amend_bundle(bundle_path, folder=tmp_path, subsets={}).name == bundle_path.name
+    entry = bundle.manifest.subsets["rgb"].model_copy(update={"masking_check": "checked"})
+    amended = Bundle.load(amend_bundle(bundle_path, folder=tmp_path, subsets={"rgb": entry}))
+    assert amended.digest != bundle.digest
+    assert amended.manifest.tensors_sha256 == bundle.manifest.tensors_sha256
+    lots = amended.model.subsets["rgb"].calibration.lots
+    assert len(lots) == entry.calibration_n
+    assert len(set(lots.tolist())) == len(amended.manifest.roles["calibrate"].lots)
 
 
 @pytest.mark.parametrize(
