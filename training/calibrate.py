@@ -15,7 +15,7 @@ from torch import Tensor
 from inference.extractors import Extractor
 from inference.model.fusion import Fusion
 from inference.model.product import (
-    Columns,
+    ImageScores,
     PatchMaps,
     ProductModel,
     Subset,
@@ -73,7 +73,9 @@ def tuned(
     scaled = replace(
         accustomed,
         hallucinators={
-            pair: replace(each, scale=_deviation([image_score(m.predicted[pair]) for m in maps]))
+            pair: replace(
+                each, scale=_deviation(torch.stack([image_score(m.predicted[pair]) for m in maps]))
+            )
             for pair, each in accustomed.hallucinators.items()
         },
     )
@@ -94,12 +96,13 @@ def calibrated(
         maps: Of complete parts of the calibrate role.
         lots: Of which lot each part is; None: each is its own.
     """
+    seen = ImageScores.of_parts([ImageScores.of(each) for each in maps])
     return replace(
         model,
         subsets={
             subset_name(present): replace(
                 model.subsets[subset_name(present)],
-                calibration=Calibration.of(subset_scores(model, maps, present=present), lots),
+                calibration=Calibration.of(subset_scores(model, seen, present=present), lots),
             )
             for present in subsets_of(model.eyes)
         },
@@ -108,7 +111,7 @@ def calibrated(
 
 def subset_scores(
     model: ProductModel,
-    maps: Sequence[PatchMaps],
+    seen: ImageScores,
     *,
     present: Sequence[str],
     counted: Iterable[str] | None = None,
@@ -117,17 +120,14 @@ def subset_scores(
 
     Args:
         model: A tuned model.
-        maps: Of complete parts.
+        seen: Of complete parts, an element each.
         present: What came.
         counted: The modalities that count in the sum; None: all, hallucinated ones too.
     """
     fusion = model.subsets[subset_name(present)].fusion
+    scaled = fusion.scaled(model.scores(seen, present))
     names = sorted(model.eyes if counted is None else counted)
-    fused = []
-    for each in maps:
-        scaled = fusion.scaled(model.columns(each, present).scores)
-        fused.append(float(fusion.fuse({name: scaled[name] for name in names})))
-    return np.asarray(fused, dtype=np.float32)
+    return fusion.fuse({name: scaled[name] for name in names}).numpy()
 
 
 def _accustomed(model: ProductModel, maps: Sequence[PatchMaps]) -> ProductModel:
@@ -162,16 +162,13 @@ def _subset(
     present: Sequence[str],
     seed: int,
 ) -> Subset:
-    columns = [model.columns(each, present) for each in maps]
-    scales = {name: _deviation([each.scores[name] for each in columns]) for name in model.eyes}
-    fusion = _fusion(
-        scales,
-        nominal=[each.scores for each in columns],
-        spoilt=[model.columns(each, present).scores for each in spoilt],
-        present=present,
-        seed=seed,
+    nominal, damaged = (
+        model.scores(ImageScores.of_parts([ImageScores.of(each) for each in parts]), present)
+        for parts in (maps, spoilt)
     )
-    peaks = torch.stack([_peak(fusion, each) for each in columns])
+    scales = {name: _deviation(scores) for name, scores in nominal.items()}
+    fusion = _fusion(scales, nominal=nominal, spoilt=damaged, present=present, seed=seed)
+    peaks = torch.stack([_peak(fusion, model.maps(each, present)) for each in maps])
     middle, high = float(peaks.median()), float(peaks.max())
     spread = max(high - middle, 1e-6)
     return Subset(
@@ -186,8 +183,8 @@ def _subset(
 def _fusion(
     scales: Mapping[str, float],
     *,
-    nominal: Sequence[Mapping[str, Tensor]],
-    spoilt: Sequence[Mapping[str, Tensor]],
+    nominal: Mapping[str, Tensor],
+    spoilt: Mapping[str, Tensor],
     present: Sequence[str],
     seed: int,
 ) -> Fusion:
@@ -207,19 +204,21 @@ def _fusion(
     ]
     if len(choices) == 1:
         return choices[0]
-    scores = np.array(
-        [[float(c.fuse(c.scaled(each))) for each in (*nominal, *spoilt)] for c in choices]
-    )
-    defective = np.arange(scores.shape[1]) >= len(nominal)
+    fused = [
+        torch.cat([each.fuse(each.scaled(parts)) for parts in (nominal, spoilt)])
+        for each in choices
+    ]
+    scores = torch.stack(fused).double().numpy()
+    defective = np.arange(scores.shape[1]) >= len(nominal[next(iter(nominal))])
     return choices[least_as_good(scores, defective, seed=seed, resamples=_RESAMPLES)]
 
 
-def _peak(fusion: Fusion, columns: Columns) -> Tensor:
-    return smooth_map(fusion.fuse(fusion.scaled(columns.maps))).max()
+def _peak(fusion: Fusion, maps: Mapping[str, Tensor]) -> Tensor:
+    return smooth_map(fusion.fuse(fusion.scaled(maps))).max()
 
 
-def _deviation(scores: Sequence[Tensor]) -> float:
+def _deviation(scores: Tensor) -> float:
     """Standard deviation, never zero: a score that never varies is left at its own size."""
-    values = torch.stack(list(scores)).double()
-    deviation = float(values.std()) if len(scores) > 1 else 0.0
+    values = scores.double()
+    deviation = float(values.std()) if len(values) > 1 else 0.0
     return max(deviation, 1e-3 * float(values.abs().mean()), 1e-9)

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from connectors.errors import Poison
 from inference.bundle import Bundle
-from inference.model.product import PatchMaps, ProductModel, subset_name, subsets_of
+from inference.model.product import ImageScores, ProductModel, subset_name, subsets_of
 from inference.model.promise import rejection_rank
 from training.calibrate import complete_maps, subset_scores
 from training.datasets import PartSample
@@ -87,8 +87,9 @@ def evaluate(
         raise Poison("samples", "no part has a label and every modality of the bundle")
     defective = np.array([sample.label == "defective" for sample in usable])
     maps = complete_maps(model, usable, bundle.extractors, progress=partial(progress, "evaluate"))
+    seen = ImageScores.of_parts([ImageScores.of(each) for each in maps])
     subsets = tuple(
-        _subset_report(model, maps, present=present, defective=defective, rate=false_reject_rate)
+        _subset_report(model, seen, present=present, defective=defective, rate=false_reject_rate)
         for present in subsets_of(model.eyes)
     )
     found = {report.present: report for report in subsets}
@@ -118,15 +119,15 @@ def auroc(scores: NDArray[np.float32], defective: NDArray[np.bool_]) -> float | 
 
 def _subset_report(
     model: ProductModel,
-    maps: Sequence[PatchMaps],
+    seen: ImageScores,
     *,
     present: tuple[str, ...],
     defective: NDArray[np.bool_],
     rate: float,
 ) -> SubsetReport:
     name = subset_name(present)
-    scores = subset_scores(model, maps, present=present)
-    real = subset_scores(model, maps, present=present, counted=present)
+    scores = subset_scores(model, seen, present=present)
+    real = subset_scores(model, seen, present=present, counted=present)
     calibration = model.subsets[name].calibration
     limit = rejection_rank(n=len(calibration.scores), rate=rate)
     rejected = np.array([calibration.rank(float(score)).rank <= limit for score in scores])

@@ -5,7 +5,7 @@ hallucinated from every present one; what each head predicts is searched in the 
 nominal predictions, scaled, and averaged.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -71,11 +71,30 @@ class PatchMaps:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Columns:
-    """Per modality of the product, real or hallucinated: one image score and one patch map."""
+class ImageScores:
+    """The highest value of each patch map: of one part, or of many parts, an element each."""
 
-    scores: Mapping[str, Float[Tensor, ""]]
-    maps: Mapping[str, Float[Tensor, " patches"]]
+    real: Mapping[str, Float[Tensor, "..."]]
+    predicted: Mapping[Pair, Float[Tensor, "..."]]
+
+    @classmethod
+    def of(cls, maps: PatchMaps) -> "ImageScores":
+        """The scores of one part."""
+        return cls(
+            real={name: image_score(each) for name, each in maps.real.items()},
+            predicted={pair: image_score(each) for pair, each in maps.predicted.items()},
+        )
+
+    @classmethod
+    def of_parts(cls, parts: Sequence["ImageScores"]) -> "ImageScores":
+        """The scores of many parts as one, an element each, in their order."""
+        first = parts[0]
+        return cls(
+            real={name: torch.stack([p.real[name] for p in parts]) for name in first.real},
+            predicted={
+                pair: torch.stack([p.predicted[pair] for p in parts]) for pair in first.predicted
+            },
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,29 +146,40 @@ class ProductModel:
                 predicted[source, target] = pair.usual(distances)
         return PatchMaps(real=real, predicted=predicted)
 
-    def columns(self, maps: PatchMaps, present: Iterable[str]) -> Columns:
-        """One score and map per modality, seen as if only `present` were there."""
-        sources = sorted(present)
-        scores, columns = {}, {}
+    def scores(self, seen: ImageScores, present: Iterable[str]) -> dict[str, Float[Tensor, "..."]]:
+        """One score per modality, real or hallucinated, as if only `present` were there."""
+        return self._columns(seen.real, seen.predicted, present=sorted(present))
+
+    def maps(self, seen: PatchMaps, present: Iterable[str]) -> dict[str, Float[Tensor, " patches"]]:
+        """One patch map per modality, real or hallucinated, as if only `present` were there."""
+        return self._columns(seen.real, seen.predicted, present=sorted(present))
+
+    def _columns(
+        self,
+        real: Mapping[str, Tensor],
+        predicted: Mapping[Pair, Tensor],
+        *,
+        present: Sequence[str],
+    ) -> dict[str, Tensor]:
+        columns = {}
         for name in self.eyes:
-            if name in sources:
-                columns[name] = maps.real[name]
-                scores[name] = image_score(columns[name])
+            if name in present:
+                columns[name] = real[name]
                 continue
             scaled = [
-                maps.predicted[source, name] / self.hallucinators[source, name].scale
-                for source in sources
+                predicted[source, name] / self.hallucinators[source, name].scale
+                for source in present
             ]
             columns[name] = sum_in_order(scaled) / len(scaled)
-            scores[name] = sum_in_order([image_score(each) for each in scaled]) / len(scaled)
-        return Columns(scores=scores, maps=columns)
+        return columns
 
     def judge(self, features: Mapping[str, Tensor]) -> Judged:
         """Score one part from the normalised features of its present modalities."""
         absent = sorted(self.eyes.keys() - features.keys())
-        columns = self.columns(self.patch_maps(features, targets=absent), features)
+        seen = self.patch_maps(features, targets=absent)
         fusion = self.subsets[subset_name(features)].fusion
-        scores, maps = fusion.scaled(columns.scores), fusion.scaled(columns.maps)
+        scores = fusion.scaled(self.scores(ImageScores.of(seen), features))
+        maps = fusion.scaled(self.maps(seen, features))
         return Judged(
             score=fusion.fuse(scores),
             score_without_hallucination=fusion.fuse({name: scores[name] for name in features}),

@@ -9,8 +9,8 @@ import torch
 
 from connectors.errors import Poison
 from inference.bundle import MANIFEST, TENSORS, Bundle
-from inference.model.product import subsets_of
-from training.calibrate import HALLUCINATED_WEIGHTS
+from inference.model.product import ImageScores, subsets_of
+from training.calibrate import HALLUCINATED_WEIGHTS, complete_maps, subset_scores
 from training.datasets import Role, by_role
 from training.distill import fit_pair
 from training.evaluate import evaluate
@@ -140,6 +140,21 @@ def test_banks_of_hallucinated_features_are_out_of_fold(monkeypatch) -> None:
     fitted = fit_pair(source, torch.zeros(40, 1), lot=lot, seed=0)
     assert trained_on == [20, 20, 40]
     assert fitted.hallucinator.bank.rows.unique().tolist() == [0.0]
+
+
+def test_hallucination_counts_by_its_weight(bundle, make_sample) -> None:
+    """A weight above zero adds the hallucinated scores, scaled; zero leaves the rest alone."""
+    (maps,) = complete_maps(bundle.model, [make_sample(77)], bundle.extractors, progress=float)
+    seen = ImageScores.of_parts([ImageScores.of(maps)])
+    scores = bundle.model.scores(seen, ("rgb",))
+    for share in (0.0, 0.5):
+        subset = bundle.model.subsets["rgb"]
+        weights = {"rgb": 1.0, "scan": share, "thermal": share}
+        weighed = replace(subset, fusion=replace(subset.fusion, weights=weights))
+        model = replace(bundle.model, subsets={"rgb": weighed})
+        scales = subset.fusion.scales
+        wanted = sum(weights[name] * float(scores[name]) / scales[name] for name in weights)
+        assert subset_scores(model, seen, present=("rgb",))[0] == pytest.approx(wanted, rel=1e-5)
 
 
 def test_the_report_counts_what_it_judged(bundle, make_sample) -> None:
