@@ -6,7 +6,7 @@
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -93,9 +93,21 @@ def fit_product(
     )
     model = calibrated(model, maps, lots=[each.lot for each in parted[Role.CALIBRATE]])
     manifest = describe(
-        model, product=product, line=line, parted=parted, pairs=pairs, seed=seed, parents=parents
+        model,
+        product=product,
+        line=line,
+        parted=parted,
+        pairs=pairs,
+        digests=map(sample_digest, used_samples(parted)),
+        seed=seed,
+        parents=parents,
     )
     return write_bundle(out, manifest=manifest, model=model, extractor_weights=weights)
+
+
+def used_samples(parted: Mapping[Role, Sequence[PartSample]]) -> list[PartSample]:
+    """The samples that a bundle is made of: all but those of the gate role."""
+    return [sample for role in _PARTS_MIN for sample in parted[role]]
 
 
 def fit_eyes(tokens: Tokens, *, seed: int, progress: StageProgress) -> dict[str, Eye]:
@@ -133,15 +145,27 @@ def describe(
     line: Line,
     parted: Mapping[Role, Sequence[PartSample]],
     pairs: Mapping[Pair, FittedPair],
+    digests: Iterable[str],
     seed: int,
     parents: Sequence[str],
 ) -> Manifest:
-    """What the bundle says of itself."""
-    used = [sample for role in _PARTS_MIN for sample in parted[role]]
+    """What the bundle says of itself.
+
+    Args:
+        model: The fitted model.
+        product: What it judges.
+        line: The line that it was fitted for.
+        parted: The samples by role.
+        pairs: The fitted heads.
+        digests: `sample_digest` of each of `used_samples`.
+        seed: Of every random choice.
+        parents: Digests of the ancestors, the nearest first.
+    """
+    one = parted[Role.FIT][0]
     eyes = {
         name: EyeEntry(
             modality=line.modalities[name],
-            channels=channels_of(used[0].captures[name]),
+            channels=channels_of(one.captures[name]),
             dim=eye.bank.rows.shape[1],
         )
         for name, eye in model.eyes.items()
@@ -160,23 +184,25 @@ def describe(
             for role, parts in parted.items()
         },
         parents=tuple(parents),
-        data_digest=data_digest(used),
+        data_digest=data_digest(digests),
         seed=seed,
         versions={name: version(name) for name in _VERSIONED},
         metrics={f"explained:{s}->{t}": fitted.explained for (s, t), fitted in pairs.items()},
     )
 
 
-def data_digest(samples: Sequence[PartSample]) -> str:
-    """SHA-256 over keys, lots and captures, whatever their order."""
-    lines = []
-    for sample in samples:
-        digest = hashlib.sha256(f"{sample.key}|{sample.lot}".encode())
-        for name in sorted(sample.captures):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(sample.captures[name]).tobytes())
-        lines.append(digest.hexdigest())
-    return hashlib.sha256("\n".join(sorted(lines)).encode()).hexdigest()
+def data_digest(digests: Iterable[str]) -> str:
+    """SHA-256 over the digests of samples, whatever their order."""
+    return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
+
+
+def sample_digest(sample: PartSample) -> str:
+    """SHA-256 over the key, the lot and every capture of one sample."""
+    digest = hashlib.sha256(f"{sample.key}|{sample.lot}".encode())
+    for name in sorted(sample.captures):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(sample.captures[name]).tobytes())
+    return digest.hexdigest()
 
 
 def _subset_entry(model: ProductModel, present: tuple[str, ...]) -> SubsetEntry:

@@ -21,7 +21,14 @@ from training.bank import fit_eye
 from training.calibrate import calibrated, complete_maps, tuned
 from training.datasets import PartSample, Role, by_role, scored_modalities
 from training.distill import FittedPair, fit_pair
-from training.fit import StageProgress, assembled, describe, refuse_few
+from training.fit import (
+    StageProgress,
+    assembled,
+    describe,
+    refuse_few,
+    sample_digest,
+    used_samples,
+)
 from training.pseudo_defects import spoilt_samples
 from training.tables import CharacterisedPart
 from training.tokens import Tokens, gather_tokens
@@ -115,8 +122,17 @@ def fit_by_tasks(
     model = tuned(model, maps[:half], maps[half:], seed=seed)
     maps = _patch_maps(model, parted[Role.CALIBRATE], extractors, "calibrate", progress)
     model = calibrated(model, maps, lots=[each.lot for each in parted[Role.CALIBRATE]])
+    chunks = _chunks(used_samples(parted))
+    digests = run_tasks(_digests, [(chunk,) for chunk in chunks], "digest", progress)
     manifest = describe(
-        model, product=product, line=line, parted=parted, pairs=pairs, seed=seed, parents=parents
+        model,
+        product=product,
+        line=line,
+        parted=parted,
+        pairs=pairs,
+        digests=[each for chunk in digests for each in chunk],
+        seed=seed,
+        parents=parents,
     )
     return write_bundle(out, manifest=manifest, model=model, extractor_weights={})
 
@@ -200,6 +216,10 @@ def _complete(
     samples: Sequence[PartSample], *, model: ProductModel, extractors: Mapping[str, Extractor]
 ) -> list[PatchMaps]:
     return complete_maps(model, samples, extractors, progress=_quiet)
+
+
+def _digests(samples: Sequence[PartSample]) -> list[str]:
+    return [sample_digest(sample) for sample in samples]
 
 
 def _unreadable(samples: Sequence[PartSample]) -> dict[str, str]:

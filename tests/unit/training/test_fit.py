@@ -14,7 +14,7 @@ from training.calibrate import HALLUCINATED_WEIGHTS, complete_maps, subset_score
 from training.datasets import Role, by_role
 from training.distill import fit_pair
 from training.evaluate import evaluate
-from training.fit import data_digest, fit_product
+from training.fit import data_digest, fit_product, sample_digest
 
 
 def quiet(_stage: str, _done: float) -> None:
@@ -51,7 +51,7 @@ def test_a_bundle_says_what_it_was_made_of(bundle, make_sample) -> None:
     lots = [set(entry.lots) for entry in manifest.roles.values()]
     assert sum(map(len, lots)) == len(set.union(*lots))
     used = [s for role, parts in parted.items() if role is not Role.GATE for s in parts]
-    assert manifest.data_digest == data_digest(used[::-1])
+    assert manifest.data_digest == data_digest(map(sample_digest, used[::-1]))
     names = tuple(manifest.eyes)
     assert set(manifest.subsets) == {"+".join(s) for s in subsets_of(names)}
     assert len(manifest.pairs) == len(names) * (len(names) - 1)
