@@ -64,7 +64,7 @@ class Surface:
 
 
 class Fpfh:
-    """Fast point feature histograms by open3d, one per patch, over two radii of neighbours.
+    """Fast point feature histograms by open3d, one per patch: how its neighbours' normals lean.
 
     Source: Rusu et al., "Fast point feature histograms for 3D registration", ICRA 2009; as an
     anomaly feature: Horwitz and Hoshen, "Back to the feature", CVPRW 2023.
