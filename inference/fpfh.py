@@ -50,13 +50,18 @@ def cell_points(cloud: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def grid_normals(points: Tensor) -> Tensor:
-    """Of points 3 x rows x columns: unit normals by central differences, all on the side of growing z."""
+    """Unit normals by central differences, all on the side of growing z.
+
+    Args:
+        points: 3 x rows x columns, without holes.
+    """
     padded = F.pad(points[None], (1, 1, 1, 1), mode="replicate")[0]
     across = padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]
     down = padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]
     normals = torch.linalg.cross(across, down, dim=0)
     length = normals.norm(dim=0, keepdim=True).clamp_min(1e-12)
-    return normals / length * torch.where(normals[2] < 0, -1.0, 1.0)
+    normals = normals / length
+    return torch.where(normals[2] < 0, -normals, normals)
 
 
 def _rows(maps: Tensor, known: Tensor) -> Any:
