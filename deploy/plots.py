@@ -1,13 +1,13 @@
 """The report's plots, as SVG."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-_STEEL: Final = "#1d3a4a"
+STEEL: Final = "#1d3a4a"
 _RED: Final = "#b1241b"
 _SOFT: Final = "#9fb6bf"
 _WIDTH_IN: Final = 7.2
@@ -32,12 +32,12 @@ def auroc_plot(rows: Rows) -> str | None:
     def draw(axes: Any) -> None:
         for place, row in enumerate(ranked):
             _interval(axes, place, row.get("image_auroc_interval"))
-            axes.plot(row["image_auroc"], place, "o", color=_STEEL, markersize=5)
+            axes.plot(row["image_auroc"], place, "o", color=STEEL, markersize=5)
         axes.axvline(0.5, color=_SOFT, linewidth=1, linestyle=":")
         axes.set_xlim(0, 1.02)
         axes.set_xlabel("image AUROC (0.5: chance)")
 
-    return _rows_plot([f"{_name(r)}  n={r['n']}, {r['defective']} def." for r in ranked], draw)
+    return rows_plot([f"{_name(r)}  n={r['n']}, {r['defective']} def." for r in ranked], draw)
 
 
 def promise_plot(rows: Rows) -> str | None:
@@ -49,13 +49,13 @@ def promise_plot(rows: Rows) -> str | None:
     def draw(axes: Any) -> None:
         for place, row in enumerate(held):
             _interval(axes, place, row["observed_interval"])
-            axes.plot(row["observed_false_reject_rate"], place, "o", color=_STEEL, markersize=5)
+            axes.plot(row["observed_false_reject_rate"], place, "o", color=STEEL, markersize=5)
             if row["promised"] is not None:
                 axes.plot(row["promised"], place, "|", color=_RED, markersize=14, mew=2)
         axes.set_xlim(-0.01, 1.0)
         axes.set_xlabel("false rejects: observed (dot, 95 % interval) and promised (red)")
 
-    return _rows_plot([f"{_name(r)}  good={r['good_with_promise']}" for r in held], draw)
+    return rows_plot([f"{_name(r)}  good={r['good_with_promise']}" for r in held], draw)
 
 
 def latency_plot(stages: Mapping[str, Mapping[str, float]]) -> str | None:
@@ -68,12 +68,12 @@ def latency_plot(stages: Mapping[str, Mapping[str, float]]) -> str | None:
         for place, stage in enumerate(shown.values()):
             low, high = max(stage["p50"], 0.1), max(stage["p99"], 0.1)
             axes.plot([low, high], [place, place], color=_SOFT, linewidth=4, solid_capstyle="round")
-            axes.plot(low, place, "o", color=_STEEL, markersize=5)
-            axes.plot(high, place, "|", color=_STEEL, markersize=11, mew=2)
+            axes.plot(low, place, "o", color=STEEL, markersize=5)
+            axes.plot(high, place, "|", color=STEEL, markersize=11, mew=2)
         axes.set_xscale("log")
         axes.set_xlabel("milliseconds: median (dot) and 99th percentile (bar)")
 
-    return _rows_plot([name.replace("_", " ") for name in shown], draw)
+    return rows_plot([name.replace("_", " ") for name in shown], draw)
 
 
 def _name(row: Mapping[str, Any]) -> str:
@@ -85,7 +85,8 @@ def _interval(axes: Any, place: int, interval: Sequence[float] | None) -> None:
         axes.plot(interval, [place, place], color=_SOFT, linewidth=4, solid_capstyle="round")
 
 
-def _rows_plot(labels: Sequence[str], draw: Any) -> str:
+def rows_plot(labels: Sequence[str], draw: Callable[[Any], None]) -> str:
+    """One labelled row each, the first on top; `draw` gets the axes."""
     with rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH_IN, 0.75 + _ROW_IN * len(labels)), layout="constrained")
         axes = figure.add_subplot()
@@ -94,7 +95,13 @@ def _rows_plot(labels: Sequence[str], draw: Any) -> str:
         axes.set_ylim(len(labels) - 0.5, -0.5)
         axes.grid(axis="x", color="#e4e9e9", linewidth=0.7)
         axes.set_axisbelow(True)
-        buffer = io.StringIO()
+        return drawn(figure)
+
+
+def drawn(figure: Figure) -> str:
+    """The figure as an SVG element, the same for the same figure."""
+    buffer = io.StringIO()
+    with rc_context(_STYLE):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()
     return text[text.index("<svg") :]

@@ -24,13 +24,7 @@ def write_report(path: Path, summary: Mapping[str, Any], overlays: Sequence[Over
         summary: Of `deploy.report.make_summary`.
         overlays: Of `deploy.overlays.choose_overlays`.
     """
-    environment = Environment(
-        loader=FileSystemLoader(_TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment()
     environment.filters.update(percent=percent, subset=subset_words, observed=observed, words=words)
     environment.globals.update(figure=figure)
     plots = {
@@ -45,6 +39,17 @@ def write_report(path: Path, summary: Mapping[str, Any], overlays: Sequence[Over
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
+
+
+def page_environment() -> Environment:
+    """Where the templates of pages lie; what a template asks for has to be there."""
+    return Environment(
+        loader=FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 def _example(overlay: Overlay) -> dict[str, Any]:

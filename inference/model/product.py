@@ -11,11 +11,10 @@ from itertools import combinations
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from inference.model.bank import Bank
 from inference.model.fusion import Fusion, sum_in_order
-from inference.model.heads import FeatureHead
 from inference.model.normalise import Normaliser
 from inference.model.promise import Calibration
 from inference.model.score import image_score
@@ -40,7 +39,8 @@ class Eye:
 class Hallucinator:
     """What one modality says about another."""
 
-    head: FeatureHead
+    head: nn.Module
+    """Patch features of the source to those of the target, row by row."""
     bank: Bank
     """Nominal predictions, made by heads that had not seen the part."""
     usual: Usual
