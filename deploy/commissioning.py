@@ -11,16 +11,15 @@ import shutil
 from collections.abc import Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final, Self
 
 from connectors.line import Line
 from connectors.messages import PayloadRef
+from deploy.fingerprint import fingerprint
 from deploy.fitting import COMMISSIONING_SEED
 from training.tables import CharacterisedPart
 
-_SOURCES: Final = ("inference", "training", "connectors/simulator", "connectors/line.py")
 _PROCESSES: Final = 2
 
 
@@ -56,7 +55,7 @@ class Commissioning:
     """
 
     def __init__(self, line: Line, *, parts: int, folder: Path, payloads_url: str) -> None:
-        self._kept = folder / _fingerprint(line, parts)
+        self._kept = folder / fingerprint(line.to_bytes(), str(parts).encode())
         self._orders = [
             _Order(
                 line=line.to_bytes(),
@@ -186,14 +185,3 @@ def _part_of(row: dict[str, Any]) -> CharacterisedPart:
         defect_kind=None,
         captures=captures,
     )
-
-
-def _fingerprint(line: Line, parts: int) -> str:
-    """Changes with the line, the plant, the model's code and the count of parts."""
-    digest = sha256(line.to_bytes() + str(parts).encode())
-    root = Path(__file__).parent.parent
-    for source in _SOURCES:
-        path = root / source
-        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
-            digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]

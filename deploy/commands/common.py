@@ -1,5 +1,7 @@
 """What the commands share: settings read once, and where this process's own log goes."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -29,3 +31,21 @@ def read_settings_quietly() -> "Settings":
     folder.mkdir(parents=True, exist_ok=True)
     configure_logs(settings.log_level, process="hololine", path=folder / "hololine.log")
     return settings
+
+
+@contextmanager
+def stage_bars() -> "Iterator[Callable[[str, str, float], None]]":
+    """Progress bars on stderr: one for each product and stage."""
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+    with Progress(console=Console(stderr=True)) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def advance(product: str, stage: str, share: float) -> None:
+            name = f"{product}: {stage}"
+            if name not in tasks:
+                tasks[name] = bars.add_task(name, total=1.0)
+            bars.update(tasks[name], completed=share)
+
+        yield advance

@@ -1,8 +1,6 @@
 """`hololine model`: fit a bundle, see bundles, choose which one judges."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -10,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from deploy.commands.common import read_settings
+from deploy.commands.common import read_settings, stage_bars
+from deploy.commands.evaluate import evaluate
 
 if TYPE_CHECKING:
     from connectors.line import Line
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
 PARTS_DEFAULT: Final = 240
 
 app = typer.Typer(no_args_is_help=True)
+app.command(epilog="Example: hololine model evaluate --product can --test 200")(evaluate)
 
 Product = Annotated[str, typer.Option(help="A product of the line file.")]
 LineFile = Annotated[Path | None, typer.Option("--line", help="The line file.")]
@@ -66,7 +66,7 @@ def fit(
         raise typer.BadParameter("name the product, such as --product can")
     from deploy.fitting import fit_and_add
 
-    with _bars() as progress:
+    with stage_bars() as progress:
         digest = fit_and_add(
             settings,
             the_line,
@@ -175,7 +175,7 @@ def _night(
 
     if settings.ray_address is not None:
         join_ray(settings)
-    with _bars() as progress:
+    with stage_bars() as progress:
         report = run_night(
             archive=make_archive(settings),
             registry=make_registry(settings),
@@ -198,21 +198,3 @@ def _line(path: Path | None) -> "tuple[Settings, Line]":
 
     settings = running_settings(read_settings())
     return settings, load_line(running_line(settings, path))
-
-
-@contextmanager
-def _bars() -> "Iterator[Callable[[str, str, float], None]]":
-    """Progress bars on stderr: one for each product and stage."""
-    from rich.console import Console
-    from rich.progress import Progress, TaskID
-
-    with Progress(console=Console(stderr=True)) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def advance(product: str, stage: str, share: float) -> None:
-            name = f"{product}: {stage}"
-            if name not in tasks:
-                tasks[name] = bars.add_task(name, total=1.0)
-            bars.update(tasks[name], completed=share)
-
-        yield advance

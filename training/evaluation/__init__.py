@@ -1,0 +1,1 @@
+"""One report on what a model reaches, with the controls that a claim about it has to beat."""
