@@ -7,7 +7,8 @@ crashes.
 """
 
 import base64
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from threading import Event
 from typing import Any, Final, Generic, TypeVar
 
@@ -36,6 +37,8 @@ from training.tables import (
     commissioned,
     commissioning_row,
     judged_row,
+    latest_results,
+    naturally_missing,
     nearline_row,
 )
 
@@ -130,19 +133,19 @@ class Archive:
         """
         wanted = [("product", "=", product)]
         found = {row["part"]: commissioned(row) for row in self._rows("commissioning", wanted)}
-        results = {
-            row["part"]: row
-            for row in sorted(self._rows("nearline", wanted), key=lambda row: row["examined_at_ns"])
-        }
-        latest = {
-            row["part"]: row
-            for row in sorted(self._rows("judged", wanted), key=lambda row: row["revision"])
-        }
-        for row in latest.values():
-            part = characterised(Evidence.from_bytes(row["evidence"].encode()), results)
+        results = latest_results(self._rows("nearline", wanted))
+        for _, latest in self._evidence(wanted):
+            part = characterised(latest, results)
             if part is not None:
                 found[part.part] = part
         return [found[key] for key in sorted(found)]
+
+    def naturally_missing(self, product: str) -> list[CharacterisedPart]:
+        """Good parts, chosen at random, that lacked an expected modality when first judged."""
+        wanted = [("product", "=", product)]
+        results = latest_results(self._rows("nearline", wanted))
+        found = [naturally_missing(*ends, results=results) for ends in self._evidence(wanted)]
+        return sorted((part for part in found if part is not None), key=lambda part: part.part)
 
     def counts(self) -> dict[str, int]:
         """How many rows each table has."""
@@ -158,6 +161,15 @@ class Archive:
     def _append(self, name: str, rows: Sequence[Row], properties: CommitProperties) -> None:
         data = pa.Table.from_pylist(list(rows), schema=SCHEMAS[name])
         write_deltalake(self._table(name), data, mode="append", commit_properties=properties)
+
+    def _evidence(self, wanted: list[tuple[str, str, str]]) -> Iterator[tuple[Evidence, Evidence]]:
+        """The evidence of each part: of its first revision and of its latest."""
+        rows: defaultdict[str, list[Row]] = defaultdict(list)
+        for row in self._rows("judged", wanted):
+            rows[row["part"]].append(row)
+        for revisions in rows.values():
+            ordered = sorted(revisions, key=lambda row: row["revision"])
+            yield _evidence_of(ordered[0]), _evidence_of(ordered[-1])
 
     def _rows(self, name: str, wanted: list[tuple[str, str, str]]) -> list[Row]:
         rows: list[Row] = self._table(name).to_pyarrow_table(filters=wanted).to_pylist()
@@ -254,6 +266,10 @@ class _Intake(Generic[_M]):
 
 def _row(message: Verdict | NearlineResult) -> Row:
     return judged_row(message) if isinstance(message, Verdict) else nearline_row(message)
+
+
+def _evidence_of(row: Row) -> Evidence:
+    return Evidence.from_bytes(row["evidence"].encode())
 
 
 def _app_id(topic: str, partition: int) -> str:

@@ -20,12 +20,14 @@ import ray
 from connectors.errors import Poison, Unavailable
 from connectors.line import Line
 from connectors.ports import PayloadStore
-from inference.bundle import Manifest
+from inference.bundle import Bundle, Manifest
 from inference.registry import BundleRegistry
 from inference.serve import join_ray, swap, wanted_replicas
 from training.archive import Archive
-from training.datasets import PartSample, Role, by_role, role_of
+from training.datasets import PartSample, Role, by_role, role_of, scored_modalities
 from training.evaluate import Report, SubsetReport, evaluate
+from training.naturally_missing import by_subset, hold_against_masked, natural_score
+from training.tables import CharacterisedPart
 from training.tasks import fit_by_tasks, run_tasks, stored_samples
 
 if TYPE_CHECKING:
@@ -52,11 +54,18 @@ class ProductNight:
     """Parts left out because a capture could not be read."""
     unreadable_why: tuple[str, ...]
     """What was wrong with the first `BROKEN_SHOWN` of them."""
+    not_random: int
+    """Good parts left out of the calibration, as they were not chosen at random."""
     champion: str | None
     challenger: str | None = None
     champion_report: Report | None = None
     challenger_report: Report | None = None
     """On the same held-out parts; None when no such part is labelled and complete."""
+    masking: dict[str, str] = field(default_factory=dict)
+    """Per subset of the challenger, whether parts that really lack the others are like masked ones;
+    empty when the archive has no such part."""
+    withdrawn: tuple[str, ...] = ()
+    """The subsets of which the challenger therefore promises nothing."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Wall time by stage; ``total`` is all of it."""
 
@@ -83,7 +92,7 @@ class NightReport:
         )
         for night in self.products:
             table.add_row(night.product, *_row(night.champion, night.champion_report), "champion")
-            note = f"{night.outcome}: {night.reason}"
+            note = f"{night.outcome}: {night.reason}{_doubts(night)}"
             table.add_row("", *_row(night.challenger, night.challenger_report), note)
         return table
 
@@ -163,26 +172,43 @@ class _Night:
         try:
             with self._timed("total"):
                 with self._timed("read"):
-                    parts = self._archive.fully_characterised(self._product)
-                    samples, broken = stored_samples(
-                        parts, line=self._line, store=self._store, progress=self._progress
-                    )
+                    samples, broken = self._read(self._archive.fully_characterised(self._product))
+                    missing, broken_too = self._read(self._naturally_missing())
+                    broken |= broken_too
                 with self._timed("fit"):
-                    challenger = self._fit(samples, seed)
+                    challenger = self._fit(samples, missing, seed=seed)
                 with self._timed("compare"):
                     held_out = by_role(samples)[Role.GATE]
                     reports = self._compare([challenger, self._champion], held_out)
         except Poison as error:
             return self._report("refused", str(error), samples=samples, broken=broken)
         night = self._report("challenger", "not promoted", samples=samples, broken=broken)
+        subsets = self._registry.show(challenger).subsets.items()
         return replace(
             night,
             challenger=challenger,
             challenger_report=reports.get(challenger),
             champion_report=reports.get(self._champion),
+            masking={n: each.masking_check for n, each in subsets if each.masking_check},
+            withdrawn=tuple(n for n, each in subsets if each.withdrawn is not None),
         )
 
-    def _fit(self, samples: Sequence[PartSample], seed: int) -> str:
+    def _read(self, parts: Sequence[CharacterisedPart]) -> tuple[list[PartSample], dict[str, str]]:
+        return stored_samples(parts, line=self._line, store=self._store, progress=self._progress)
+
+    def _naturally_missing(self) -> list[CharacterisedPart]:
+        """Of the calibrate role: parts like those that calibrate, and never learned from."""
+        names = set(scored_modalities(self._line, self._product))
+        found = [
+            replace(part, captures={n: r for n, r in part.captures.items() if n in names})
+            for part in self._archive.naturally_missing(self._product)
+            if role_of(part.lot) is Role.CALIBRATE
+        ]
+        return [part for part in found if part.captures]
+
+    def _fit(
+        self, samples: Sequence[PartSample], missing: Sequence[PartSample], *, seed: int
+    ) -> str:
         ancestors = self._ancestors()
         refuse_mixed_roles(samples, [self._registry.show(each) for each in ancestors])
         with tempfile.TemporaryDirectory(prefix="night-") as folder:
@@ -195,6 +221,16 @@ class _Night:
                 parents=ancestors,
                 progress=self._progress,
             )
+            if missing:
+                scored = run_tasks(
+                    natural_score,
+                    [(sample,) for sample in missing],
+                    "missing",
+                    self._progress,
+                    bundle=Bundle.load(path),
+                )
+                natural = by_subset(missing, scored)
+                path = hold_against_masked(path, folder=Path(folder), natural=natural)
             return self._registry.add(path)
 
     def _ancestors(self) -> tuple[str, ...]:
@@ -227,8 +263,9 @@ class _Night:
         samples: Sequence[PartSample],
         broken: Mapping[str, str],
     ) -> ProductNight:
-        good = by_role([sample for sample in samples if sample.label == "good"])
-        parts = {role.value: len(found) for role, found in good.items()}
+        good = [sample for sample in samples if sample.label == "good"]
+        parts = {role.value: len(found) for role, found in by_role(good).items()}
+        not_random = len(good) - sum(parts.values())
         parts["defective"] = sum(sample.label == "defective" for sample in samples)
         return ProductNight(
             product=self._product,
@@ -237,6 +274,7 @@ class _Night:
             parts=parts,
             unreadable=len(broken),
             unreadable_why=tuple(sorted(broken.values())[:BROKEN_SHOWN]),
+            not_random=not_random,
             champion=self._champion,
             seconds=dict(self._seconds),
         )
@@ -321,6 +359,13 @@ def _promote(registry: BundleRegistry, nights: Sequence[ProductNight]) -> float 
         if night.product in promoted:
             registry.promote(night.product, promoted[night.product], why=f"night: {night.reason}")
     return swap_s
+
+
+def _doubts(night: ProductNight) -> str:
+    """What people should know of the promise, besides the outcome."""
+    left = f"; {night.not_random} not chosen at random left out of calibration"
+    gone = f"; promise withdrawn for {', '.join(night.withdrawn)}"
+    return (left if night.not_random else "") + (gone if night.withdrawn else "")
 
 
 def _row(digest: str | None, report: Report | None) -> list[str]:

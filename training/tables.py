@@ -1,7 +1,7 @@
 """The archive's rows: Arrow schemas, and messages to rows and back."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -60,13 +60,16 @@ _COMMISSIONING: Final = pa.schema(
 )
 SCHEMAS: Final = {"judged": _JUDGED, "nearline": _NEARLINE, "commissioning": _COMMISSIONING}
 
+CHOSEN_AT_RANDOM: Final = frozenset({"random", "all"})
+"""Selection policies that do not look at the part; any other may have been suspicious of it."""
+
 Finding = Literal["good", "defective"]
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CharacterisedPart:
-    """A part that every expected in-line station captured and of which the truth is known."""
+    """A part of which the truth is known; fully characterised with every expected capture."""
 
     part: str
     """The part key; another pass of the same part is another part."""
@@ -76,6 +79,8 @@ class CharacterisedPart:
     defect_kind: str | None
     captures: Mapping[str, PayloadRef]
     """The claim check of each modality."""
+    at_random: bool = True
+    """Whether any examination of it was by a policy of `CHOSEN_AT_RANDOM`."""
 
 
 def judged_row(verdict: Verdict) -> Row:
@@ -114,26 +119,67 @@ def nearline_row(result: NearlineResult) -> Row:
     }
 
 
+def latest_results(rows: Iterable[Row]) -> dict[str, Row]:
+    """The latest row of ``nearline`` by part key, with ``at_random``: whether any was.
+
+    A part that was drawn at random stays so when it is examined again because of what was found.
+    """
+    found: dict[str, Row] = {}
+    for row in sorted(rows, key=lambda row: row["examined_at_ns"]):
+        before = found.get(row["part"], {}).get("at_random", False)
+        blind = row["selection_policy"] in CHOSEN_AT_RANDOM
+        found[row["part"]] = row | {"at_random": before or blind}
+    return found
+
+
 def characterised(evidence: Evidence, results: Mapping[str, Row]) -> CharacterisedPart | None:
     """The part with its finding, or None: something expected is missing, or no result is there.
 
     Args:
         evidence: The part's latest revision.
-        results: Rows of ``nearline`` by part key.
+        results: Of `latest_results`.
     """
-    captures = {item.modality: item.payload for item in evidence.items if item.payload is not None}
-    expected = set(evidence.policy.expected) - {PROCESS_ITEM}
-    result = results.get(str(evidence.part)) or results.get(str(_real_part(evidence)))
-    if result is None or not expected <= captures.keys():
+    part = _examined(evidence, named=evidence, results=results)
+    return part if part is not None and _expected(evidence) <= part.captures.keys() else None
+
+
+def naturally_missing(
+    first: Evidence, latest: Evidence, *, results: Mapping[str, Row]
+) -> CharacterisedPart | None:
+    """The part as first judged, or None: complete, with no capture, not good, or not at random.
+
+    Args:
+        first: The part's first revision: what the line had when it had to judge.
+        latest: Its latest revision, which may know its real id.
+        results: Of `latest_results`.
+    """
+    part = _examined(first, named=latest, results=results)
+    if part is None or not part.captures or _expected(first) <= part.captures.keys():
         return None
+    return part if part.finding == "good" and part.at_random else None
+
+
+def _examined(
+    captured: Evidence, *, named: Evidence, results: Mapping[str, Row]
+) -> CharacterisedPart | None:
+    """What `captured` holds of what is expected, with the finding on the part `named`, if any."""
+    result = results.get(str(named.part)) or results.get(str(_real_part(named)))
+    if result is None:
+        return None
+    captures = {item.modality: item.payload for item in captured.items if item.payload is not None}
     return CharacterisedPart(
-        part=str(evidence.part),
-        product=evidence.product,
-        lot=evidence.lot or str(evidence.part),
+        part=str(captured.part),
+        product=captured.product,
+        lot=captured.lot or str(captured.part),
         finding=result["finding"],
         defect_kind=result["defect_kind"],
-        captures={name: captures[name] for name in sorted(expected)},
+        captures={n: captures[n] for n in sorted(_expected(captured) & captures.keys())},
+        at_random=result["at_random"],
     )
+
+
+def _expected(evidence: Evidence) -> set[str]:
+    return set(evidence.policy.expected) - {PROCESS_ITEM}
 
 
 def _real_part(evidence: Evidence) -> PartKey:

@@ -54,6 +54,9 @@ class StoredCaptures(Mapping[str, Capture]):
         ref = self._refs[name]
         return read_capture(self._store.get(ref), ref=ref, modality=self._modalities[name])
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._refs  # what a Mapping has would fetch it to find out
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._refs)
 
@@ -76,6 +79,7 @@ def stored_samples(
             lot=part.lot,
             captures=StoredCaptures(part.captures, line=line, store=store),
             label=part.finding,
+            at_random=part.at_random,
         )
         for part in parts
     ]

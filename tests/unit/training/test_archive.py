@@ -106,7 +106,12 @@ def verdict(
 
 
 def result(
-    number: int, *, finding: str = "good", pass_number: int = 1, at_ns: int = 1
+    number: int,
+    *,
+    finding: str = "good",
+    pass_number: int = 1,
+    at_ns: int = 1,
+    policy: str = "random",
 ) -> NearlineResult:
     return NearlineResult.model_validate(
         {
@@ -114,7 +119,7 @@ def result(
             "product": "can",
             "method": "CT",
             "finding": finding,
-            "selection": Selection(policy="every-5th", probability=0.2),
+            "selection": Selection(policy=policy, probability=0.2),
             "examined_at_ns": at_ns,
         }
     )
@@ -217,3 +222,45 @@ def test_commissioning_parts_count_once_and_as_good(archive) -> None:
     assert archive.add_commissioning([part]) == 1
     assert archive.add_commissioning([part]) == 0
     assert archive.fully_characterised("can") == [part]
+
+
+@pytest.mark.parametrize(
+    ("policies", "at_random"),
+    [
+        (("random",), True),
+        (("all",), True),
+        (("suspicion",), False),
+        (("every-shiny-one",), False),
+        (("random", "suspicion"), True),
+        (("suspicion", "random"), True),
+    ],
+)
+def test_a_part_says_whether_it_was_chosen_at_random(archive, policies, at_random) -> None:
+    """One blind choice is enough, and a policy that nobody knows is not trusted to be blind."""
+    put(archive, [verdict(1)])
+    put(archive, [result(1, at_ns=at, policy=name) for at, name in enumerate(policies, start=1)])
+    (found,) = archive.fully_characterised("can")
+    assert found.at_random is at_random
+
+
+def test_good_parts_that_came_short_are_found_as_they_were_first_judged(archive) -> None:
+    """Complete, defective, suspected and unexamined ones are not among them."""
+    short = {"modalities": ("camera",)}
+    put(archive, [verdict(number, **short) for number in range(5)])
+    put(archive, [verdict(4, revision=2), verdict(5), verdict(6, modalities=())], first=5)
+    findings = [result(1, finding="defective"), result(2, policy="suspicion"), result(3)]
+    put(archive, [*findings, result(4), result(5), result(6)])
+    found = archive.naturally_missing("can")
+    assert [part.part for part in found] == [str(part_key(3)), str(part_key(4))]
+    assert [part.captures for part in found] == [{"camera": ref(f"p{n}camera1")} for n in (3, 4)]
+    assert [part.part for part in archive.fully_characterised("can")] == [
+        str(part_key(4)),
+        str(part_key(5)),
+    ]
+
+
+def test_a_short_part_is_found_by_the_id_that_a_later_alias_gave_it(archive) -> None:
+    """The first revision did not know it, the latest does."""
+    put(archive, [verdict(1, modalities=("camera",)), verdict(1, revision=2, alias="p77")])
+    put(archive, [result(77)])
+    assert [part.part for part in archive.naturally_missing("can")] == [str(part_key(1))]

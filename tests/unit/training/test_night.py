@@ -70,6 +70,7 @@ def one_night(night: ModuleType, **fields: object) -> object:
         "parts": {"fit": 4},
         "unreadable": 0,
         "unreadable_why": (),
+        "not_random": 0,
         "champion": "a" * 64,
         "challenger": "b" * 64,
         "champion_report": report("a" * 64),
@@ -134,3 +135,13 @@ def test_the_report_is_for_people_and_for_machines(night) -> None:
     assert "20 good, 5 defective" in console.export_text()
     (product,) = json.loads(found.to_json())["products"]
     assert product["challenger_report"]["subsets"][1]["auroc"] == 0.9
+
+
+def test_the_report_says_what_became_of_the_promise(night) -> None:
+    """Parts left out of the calibration, and subsets that promise nothing, are told."""
+    doubtful = one_night(night, not_random=7, withdrawn=("rgb", "rgb+scan"))
+    console = Console(width=240, record=True, file=StringIO())
+    console.print(night.NightReport(products=(doubtful,), seconds=2.0, swap_s=None))
+    text = console.export_text()
+    assert "7 not chosen at random left out of calibration" in text
+    assert "promise withdrawn for rgb, rgb+scan" in text
