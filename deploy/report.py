@@ -43,6 +43,7 @@ _COUNTERS: Final = (
     "dispositions",
     "false_rejects",
     "escapes",
+    "catches",
     "hallucination",
     "latency_ms",
 )
@@ -198,7 +199,7 @@ def _counts(summary: Mapping[str, Any]) -> Table:
 
 
 def _promises(summary: Mapping[str, Any]) -> Table:
-    numbers = ("n", "AUROC", "rejected good", "promised", "escapes", "open")
+    numbers = ("n", "AUROC", "promised", "rejected good", "stopped good", "caught")
     table = _table("By product and the sensors that were there", ("product", "sensors"), numbers)
     for row in summary["per_subset"]:
         table.add_row(
@@ -206,10 +207,10 @@ def _promises(summary: Mapping[str, Any]) -> Table:
             "+".join(row["subset"]) or "none",
             str(row["n"]),
             figure(row["image_auroc"]),
-            f"{row['rejected_good']}/{row['good_with_promise']}",
             percent(row["promised"]),
-            f"{row['escapes']}/{row['defective']}",
-            str(row["held"] + row["undecidable"]),
+            f"{row['rejected_good']}/{row['good_with_promise']}",
+            f"{row['stopped_good']}/{row['good']}",
+            f"{row['caught']}/{row['defective']}",
         )
     return table
 
@@ -245,8 +246,16 @@ def _stages(summary: Mapping[str, Any]) -> Table:
     return table
 
 
+def _spread(share: float | None, interval: Sequence[float]) -> str:
+    """A share with its 95 % interval; a dash for none."""
+    if share is None:
+        return "-"
+    return f"{percent(share)}, 95 %: {percent(interval[0], 0)}-{percent(interval[1], 0)}"
+
+
 def _closing(summary: Mapping[str, Any]) -> str:
     rejects, escapes = summary["false_rejects"], summary["escapes"]
+    catches = summary["catches"]
     first, missing = rejects["first"], summary["hallucination"]
     seconds = ", ".join(f"{k.replace('_', ' ')} {v:.1f} s" for k, v in summary["seconds"].items())
     memory = sum(summary["memory_by_process"].values())
@@ -257,6 +266,13 @@ def _closing(summary: Mapping[str, Any]) -> str:
                 f"False rejects: at most {percent(rejects['promised'])} promised, "
                 f"{percent(first['rate'])} observed ({first['rejected']} of {first['n']} "
                 f"good parts); rejected at any revision {percent(rejects['any']['rate'])}."
+            ),
+            (
+                f"Caught: {catches['caught']} of {catches['defective']} defective parts "
+                f"({_spread(catches['rate'], catches['interval'])}); good parts stopped: "
+                f"{catches['stopped']} of {catches['good']} "
+                f"({_spread(catches['stop_rate'], catches['stop_interval'])}). Parts that are held "
+                "or undecidable are not caught, and stopped."
             ),
             f"Escapes: {escapes['accepted']} of {escapes['defective']} defective parts accepted.",
             (

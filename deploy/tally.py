@@ -12,6 +12,7 @@ from typing import Any
 
 from connectors.messages import Disposition
 from deploy.rates import Stratum, auroc, auroc_interval, rate, rate_interval
+from training.promise_check import Catch, catch_rate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +119,30 @@ def escapes(parts: Iterable[TrackedPart]) -> dict[str, Any]:
     }
 
 
+def catches(parts: Iterable[TrackedPart]) -> dict[str, Any]:
+    """What the line does at its first verdicts: defective parts caught, good ones stopped.
+
+    A defective part that is held or undecidable is missed, a good one is stopped.
+    """
+    found = _catch(parts)
+    caught, stopped = found.caught, found.false_stops
+    return {
+        "defective": caught.n,
+        "caught": caught.hits,
+        "rate": caught.rate,
+        "interval": caught.interval,
+        "good": stopped.n,
+        "stopped": stopped.hits,
+        "stop_rate": stopped.rate,
+        "stop_interval": stopped.interval,
+    }
+
+
+def _catch(parts: Iterable[TrackedPart]) -> Catch:
+    known = [p for p in parts if p.defective is not None]
+    return catch_rate([p.first.disposition for p in known], [bool(p.defective) for p in known])
+
+
 def hallucination(parts: Iterable[TrackedPart], *, intervals: bool) -> dict[str, Any]:
     """Parts judged without a sensor, ranked with and without what was hallucinated."""
     known = [p for p in parts if p.first.hallucinated and _has_both_scores(p)]
@@ -145,6 +170,7 @@ def _subset_row(parts: list[TrackedPart], *, intervals: bool) -> dict[str, Any]:
     bad = [p.first for p in parts if p.defective]
     states = Counter(p.first.disposition for p in parts)
     newest, rejected = parts[-1].first, sum(_rejects(r) for r in good)
+    catch = _catch(parts)
     return {
         "n": len(parts),
         "defective": len(bad),
@@ -155,6 +181,9 @@ def _subset_row(parts: list[TrackedPart], *, intervals: bool) -> dict[str, Any]:
         "observed_false_reject_rate": rate(rejected, len(good)),
         "observed_interval": rate_interval(rejected, len(good)),
         "escapes": sum(r.disposition is Disposition.ACCEPT for r in bad),
+        "caught": catch.caught.hits,
+        "good": catch.false_stops.n,
+        "stopped_good": catch.false_stops.hits,
         "held": states[Disposition.HOLD],
         "undecidable": states[Disposition.UNDECIDABLE],
     }

@@ -284,6 +284,32 @@ def test_subset_rows_hold_promise_escapes_and_holds() -> None:
     assert now["dispositions"] == {"accept": 2, "reject": 0, "hold": 1, "undecidable": 0}
 
 
+def test_held_and_undecidable_parts_are_not_caught_and_are_stopped() -> None:
+    """By the first verdict, which the promise covers; parts of unknown truth do not count."""
+    log = Log()
+    told = ["b1", "b2", "b3", "b4"]
+    log.tell(*(truth(name, defect="dent") for name in told), truth("g1"), truth("g2"), truth("g3"))
+    lost = {"promise_valid": False, "p_value": None}
+    log.commit(
+        verdict("b1", disposition=Disposition.REJECT),
+        verdict("b2", disposition=Disposition.HOLD),
+        verdict("b2", revision=2, disposition=Disposition.REJECT),
+        verdict("b3", disposition=Disposition.UNDECIDABLE, **lost),
+        verdict("b4"),
+        verdict("g1", disposition=Disposition.HOLD),
+        verdict("g2", disposition=Disposition.UNDECIDABLE, **lost),
+        verdict("g3"),
+        verdict("unknown", disposition=Disposition.REJECT),
+    )
+    now = log.ledger.snapshot()
+    found = now["catches"]
+    assert (found["caught"], found["defective"], found["rate"]) == (1, 4, 0.25)
+    assert (found["stopped"], found["good"]) == (2, 3)
+    assert found["interval"][0] < 0.25 < found["interval"][1]
+    (row,) = now["subsets"]
+    assert (row["caught"], row["defective"], row["stopped_good"], row["good"]) == (1, 4, 2, 3)
+
+
 def test_hallucination_is_compared_on_the_same_parts() -> None:
     """Only parts with a missing sensor and both scores count, for both figures."""
     log = Log()

@@ -203,6 +203,8 @@ def test_the_summary_for_people_says_the_same(summary) -> None:
     for expected in ("40", "rgb+thermal", "5.0 %", "0/20", "to first verdict 101.5 s"):
         assert expected in text
     assert "820 MiB" in text
+    assert "Caught: 5 of 10 defective parts (50.0 %, 95 %: 19 %-81 %)" in text.replace("\n", " ")
+    assert "good parts stopped: 0 of 30" in text.replace("\n", " ")
 
 
 def test_main_modalities_measured_elsewhere_replace_those_of_the_stream(stream) -> None:
