@@ -199,8 +199,9 @@ def _counts(summary: Mapping[str, Any]) -> Table:
 
 
 def _promises(summary: Mapping[str, Any]) -> Table:
-    numbers = ("n", "AUROC", "promised", "rejected good", "stopped good", "caught")
-    table = _table("By product and the sensors that were there", ("product", "sensors"), numbers)
+    numbers = ("n", "AUROC", "promised", "rejected", "stopped", "caught")
+    title = "Good parts rejected and stopped, defective ones caught"
+    table = _table(title, ("product", "sensors"), numbers)
     for row in summary["per_subset"]:
         table.add_row(
             row["product"],

@@ -1,16 +1,23 @@
 """The rules of a night: what is refused, what is promoted, what people are told."""
 
 import json
+from dataclasses import replace
 from io import StringIO
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from rich.console import Console
 
 from connectors.errors import Poison
+from connectors.messages import PayloadRef
 from inference.bundle import Manifest, RoleEntry
+from inference.registry import BundleRegistry
 from training.datasets import PartSample, Role, role_of
 from training.evaluate import Report, SubsetReport
+from training.naturally_missing import LOTS_MIN
+from training.tables import CharacterisedPart
+
+PAYLOAD = PayloadRef(uri="x", sha256="0" * 64, size_bytes=1, media_type="image/png")
 
 # ray.serve declares its own pydantic fields in a way that pydantic deprecates.
 pytestmark = pytest.mark.filterwarnings(
@@ -145,3 +152,55 @@ def test_the_report_says_what_became_of_the_promise(night) -> None:
     text = console.export_text()
     assert "7 not chosen at random left out of calibration" in text
     assert "promise withdrawn for rgb, rgb+scan" in text
+
+
+def test_a_night_holds_short_parts_of_the_calibrate_role_against_masked_ones(
+    night, monkeypatch, bundle_path, make_sample, small_line, tmp_path
+) -> None:
+    """Shiny good parts that came without scan cost rgb+thermal its promise; the report says so.
+
+    Parts of lots that fit, tune or gate are not looked at: banks may know parts like them.
+    """
+    shiny = {f"p{2000 + i}": make_sample(2000 + i, defect=True) for i in range(60)}
+    parts = [
+        CharacterisedPart(
+            part=sample.key,
+            product="tile",
+            lot=sample.lot,
+            finding="good",
+            defect_kind=None,
+            captures=dict.fromkeys(("rgb", "thermal", "retired"), PAYLOAD),
+        )
+        for sample in shiny.values()
+    ]
+    read: list[str] = []
+
+    def stored(found, **_):
+        read.extend(part.lot for part in found)
+        return [_short(shiny[part.part], part.captures) for part in found], {}
+
+    def in_process(function, calls, _stage, _progress, **common):
+        return [function(*call, **common) for call in calls]
+
+    monkeypatch.setattr(night, "stored_samples", stored)
+    monkeypatch.setattr(night, "run_tasks", in_process)
+    monkeypatch.setattr(night, "fit_by_tasks", lambda *_, **__: bundle_path)
+    found = night._Night(
+        "tile",
+        SimpleNamespace(fully_characterised=lambda _: [], naturally_missing=lambda _: parts),
+        BundleRegistry(tmp_path),
+        line=small_line,
+        store=None,
+        progress=lambda *_: None,
+    ).run(0)
+    assert {role_of(lot) for lot in read} == {Role.CALIBRATE}
+    assert len(read) >= LOTS_MIN
+    assert found.withdrawn == ("rgb+thermal",)
+    assert f"{len(read)} lots" in found.masking["rgb+thermal"]
+    assert found.masking["rgb"].startswith("not checked: 0 lots")
+    assert found.challenger != bundle_path.name
+
+
+def _short(sample: PartSample, present) -> PartSample:
+    captures = {name: sample.captures[name] for name in present}
+    return replace(sample, captures=captures, label="good")
