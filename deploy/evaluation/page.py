@@ -18,6 +18,7 @@ from deploy.evaluation.plots import (
 from deploy.report_page import page_environment
 from training.bootstrap import Interval
 from training.evaluation.report import Evaluation
+from training.promise_check import Share
 
 ALL_FLOOR: Final = 0.95
 SINGLE_FLOOR: Final = 0.85
@@ -41,7 +42,7 @@ class Card:
 def write_page(path: Path, evaluation: Evaluation) -> None:
     """`path` is the page of `evaluation`."""
     environment = page_environment()
-    environment.filters.update(interval=shown_interval, gain=shown_gain)
+    environment.filters.update(interval=shown_interval, gain=shown_gain, share=shown_share)
     text = environment.get_template("evaluation.html").render(
         e=evaluation, cards=list(cards(evaluation)), plots=_plots(evaluation)
     )
@@ -68,7 +69,7 @@ def cards(evaluation: Evaluation) -> Iterator[Card]:
         value, product, main = min(mains, key=lambda row: row[0])
         text = f"lowest bound of a gain by hallucination: {product}, {main.main}"
         yield Card(f"{value:+.3f}", text, value > GAIN_FLOOR)
-    cells = [cell for cell in evaluation.promise.cells if cell.observed is not None]
+    cells = [cell for cell in evaluation.promise.cells if cell.rank]
     if cells:
         held = sum(cell.holds for cell in cells)
         text = "cells keep the promised false-reject rate"
@@ -87,6 +88,11 @@ def shown_gain(interval: Interval) -> str:
     return f"{interval.value:+.4f} ({interval.low:+.4f} to {interval.high:+.4f})"
 
 
+def shown_share(share: Share) -> str:
+    """How many of how many, and the rate."""
+    return "-" if share.rate is None else f"{share.hits} / {share.n} = {100 * share.rate:.1f} %"
+
+
 def _plots(evaluation: Evaluation) -> dict[str, Any]:
     products = evaluation.products
     graded = any(cell.grade is not None for p in products for cell in p.cells)
@@ -99,7 +105,7 @@ def _plots(evaluation: Evaluation) -> dict[str, Any]:
         "sweep": _svg(sweep_plot(evaluation.sweep)),
         "promise": "",
     }
-    if any(cell.observed is not None for cell in evaluation.promise.cells):
+    if any(cell.rank for cell in evaluation.promise.cells):
         plots["promise"] = _svg(promise_plot(evaluation.promise.cells))
     return plots
 

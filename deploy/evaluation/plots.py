@@ -81,7 +81,7 @@ def grades_plot(products: Sequence[ProductReport]) -> str:
         axes.set_xticks([1, 2, 4, 8], ["1", "2", "4", "8"])
         axes.set_ylim(0.4, 1.02)
         axes.set_title(product.product, loc="left", fontweight="bold")
-        axes.set_xlabel("d' of the defect in the modalities that see it")
+        axes.set_xlabel("d' of the defect")
         axes.grid(color="#e4e9e9", lw=0.7)
     figure.axes[0].set_ylabel("image AUROC, kinds seen")
     figure.axes[0].legend(fontsize=7, frameon=False)
@@ -112,15 +112,17 @@ def hallucination_plot(products: Sequence[ProductReport]) -> str:
 
 def promise_plot(cells: Sequence[PromiseCell]) -> str:
     """Does the promised false-reject rate hold? Observed in its interval beside the promise."""
-    held = [cell for cell in cells if cell.observed is not None]
+    held = [cell for cell in cells if cell.rank]
+    highest = max(cell.rejected.interval[1] for cell in held)
 
     def draw(axes: Any) -> None:
         for place, cell in enumerate(held):
             colour = STEEL if cell.holds else RED
-            axes.plot(cell.interval, [place, place], color=SOFT, lw=4, solid_capstyle="round")
-            axes.plot(cell.observed, place, "o", color=colour, ms=5)
+            ends = cell.rejected.interval
+            axes.plot(ends, [place, place], color=SOFT, lw=4, solid_capstyle="round")
+            axes.plot(cell.rejected.rate, place, "o", color=colour, ms=5)
             axes.plot(cell.rate, place, "|", color=RED, ms=13, mew=2)
-        axes.set_xlim(-0.002, max(0.08, *(cell.interval[1] for cell in held)) + 0.005)
+        axes.set_xlim(-0.002, max(0.08, highest) + 0.005)
         axes.set_xlabel("false rejects on fresh parts: observed (dot, 95 %) and promised (red)")
 
     return rows_plot([f"{c.product}: {' + '.join(c.present)} at {c.rate:.0%}" for c in held], draw)

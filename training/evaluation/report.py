@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -104,7 +105,7 @@ def evaluate_dataset(
             folder=folder / product,
             seed=seed,
             reference=None if reference is None else reference[1],
-            progress=lambda stage, share, product=product: progress(product, stage, share),
+            progress=partial(progress, product),
         )
     found = tuple(
         _product_report(product, scored, seed=seed) for product, scored in everything.items()
@@ -117,7 +118,7 @@ def evaluate_dataset(
         products=found,
         promise=promise_report(everything, seed=seed),
         chance=_chance([cell for report in found for cell in report.cells]),
-        sweep=sweep(seed=seed, quick=quick, progress=lambda share: progress("-", "sweep", share)),
+        sweep=sweep(seed=seed, quick=quick, progress=partial(progress, "made-up features", "sweep")),
     )
 
 

@@ -18,6 +18,7 @@ from training.evaluation.controls import (
 )
 from training.evaluation.hallucination import main_results
 from training.evaluation.parts import FolderDataset, LabelledPart
+from training.evaluation.promise import RATES, promise_report
 from training.evaluation.run import score_product
 from training.fit import fit_product
 from training.tokens import gather_tokens
@@ -143,6 +144,32 @@ def test_hallucination_is_held_against_controls_of_equal_weight(scored) -> None:
         assert set(row.weights) == set(NAMES) - {row.main}
         assert row.gain.lower_bound <= row.gain.value
         assert -1 <= row.ceiling.value <= 1
+
+
+def test_every_cell_of_the_promise_is_checked(scored) -> None:
+    """Product x subset x rate; where n is too small nothing is promised and every part is held."""
+    report = promise_report({"tile": scored}, seed=0)
+    assert [(c.present, c.rate) for c in report.cells] == [
+        (present, rate) for present in subsets_of(NAMES) for rate in RATES
+    ]
+    for cell in report.cells:
+        assert cell.rank == 0  # 30 calibration parts back neither 1 % nor 5 %
+        assert cell.false_stops.hits == cell.false_stops.n == 24
+        assert cell.caught.hits == 0
+    assert [row.deadline.n for row in report.revisions] == [24, 24]
+    assert report.missing == ()
+
+
+def test_parts_that_really_lack_a_modality_are_held_against_masked_ones(scored) -> None:
+    """Good parts alone, by what they came with; too few lots are said to be too few."""
+    parts = [
+        replace(part, lacks=("scan",)) if number % 2 else part
+        for number, part in enumerate(scored.parts)
+    ]
+    (row,) = promise_report({"tile": replace(scored, parts=parts)}, seed=0).missing
+    assert (row.present, row.withdrawn) == (("rgb", "thermal"), False)
+    assert "not checked: 12 lots" in row.told
+    assert {share.n for share in row.rejected.values()} == {12}
 
 
 @pytest.mark.usefixtures("small_fit")
