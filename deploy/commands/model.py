@@ -10,6 +10,7 @@ import typer
 
 from deploy.commands.common import read_settings, stage_bars
 from deploy.commands.evaluate import evaluate
+from deploy.commands.pretrain import pretrain
 
 if TYPE_CHECKING:
     from connectors.line import Line
@@ -19,6 +20,7 @@ PARTS_DEFAULT: Final = 240
 
 app = typer.Typer(no_args_is_help=True)
 app.command(epilog="Example: hololine model evaluate --product can --test 200")(evaluate)
+app.command(epilog="Example: hololine model pretrain --out eye.safetensors --quick")(pretrain)
 
 Product = Annotated[str, typer.Option(help="A product of the line file.")]
 LineFile = Annotated[Path | None, typer.Option("--line", help="The line file.")]

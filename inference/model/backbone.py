@@ -1,10 +1,10 @@
-"""Patch features of a pretrained timm network, weights given by the caller.
+"""Patch features of a convolutional network, weights given by the caller.
 
 Source: Roth et al., "Towards total recall in industrial anomaly detection" (PatchCore), CVPR 2022:
 two middle stages, averaged over 3 x 3 neighbours, concatenated.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import torch
@@ -20,29 +20,53 @@ _MEAN: Final = (0.485, 0.456, 0.406)
 _STD: Final = (0.229, 0.224, 0.225)
 
 
+def timm_network(name: str) -> nn.Module:
+    """The stages 2 and 3 of a timm model that supports `features_only`.
+
+    Raises:
+        RuntimeError: There is no such model, or it does not support it.
+    """
+    import timm  # seconds and 400 MB that the built-in filters can do without
+
+    network: nn.Module = timm.create_model(name, features_only=True, out_indices=STAGES)
+    return network
+
+
+def as_imagenet(images: Float[Tensor, "batch 3 height width"]) -> Tensor:
+    """Channels on the scale that networks trained on ImageNet know."""
+    mean, std = images.new_tensor(_MEAN), images.new_tensor(_STD)
+    return (images - mean[:, None, None]) / std[:, None, None]
+
+
 class Backbone(nn.Module):
-    """Stages 2 and 3 of a timm network on the common grid; always in eval mode.
+    """The stages of a network on the common grid; always in eval mode.
 
     Args:
-        name: A timm model that supports `features_only`.
+        network: Returns one map a stage, as timm's `features_only` does.
         weights: Its state; counters of batch norm may be absent, nothing else.
+        prepare: Makes what the network wants of a batch of pictures between 0 and 1.
+        unit: Each stage's features of a patch are brought to length 1: what the patch is made of
+            counts, and how strong its contrast is does not.
 
     Raises:
         ValueError: `weights` do not fit the network; the first misfit is named.
     """
 
-    def __init__(self, name: str, weights: Mapping[str, Tensor]) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        weights: Mapping[str, Tensor],
+        *,
+        prepare: Callable[[Tensor], Tensor] = as_imagenet,
+        unit: bool = False,
+    ) -> None:
         super().__init__()
-        import timm  # seconds and 400 MB that the built-in extractors can do without
-
-        self.network = timm.create_model(name, features_only=True, out_indices=STAGES)
+        self.network, self.prepare, self.unit = network, prepare, unit
         state = {key: value.float() for key, value in weights.items()}
-        wrong = self.network.load_state_dict(state, strict=False)
+        wrong = network.load_state_dict(state, strict=False)
         missing = [key for key in wrong.missing_keys if not key.endswith("num_batches_tracked")]
         if missing or wrong.unexpected_keys:
-            misfit = [*missing, *wrong.unexpected_keys][0]
-            raise ValueError(f"weights do not fit timm model {name!r}: {misfit}")
-        self.dim: int = sum(self.network.feature_info.channels())
+            raise ValueError(f"weights do not fit: {[*missing, *wrong.unexpected_keys][0]}")
         self.eval()
 
     @torch.no_grad()
@@ -51,7 +75,7 @@ class Backbone(nn.Module):
     ) -> Float[Tensor, "patches dim"]:
         """Describe each patch; 8-bit captures come as 0..1, one channel is repeated."""
         image = to_side(image, SIDE).expand(3, -1, -1)
-        mean, std = image.new_tensor(_MEAN), image.new_tensor(_STD)
-        stages = self.network(((image - mean[:, None, None]) / std[:, None, None])[None])
+        stages = self.network(self.prepare(image[None]))
         local = [F.avg_pool2d(s, 3, stride=1, padding=1, count_include_pad=False) for s in stages]
-        return to_patches(torch.cat([to_grid(stage[0]) for stage in local]))
+        maps = [to_grid(stage[0]) for stage in local]
+        return to_patches(torch.cat([F.normalize(m, dim=0) for m in maps] if self.unit else maps))
