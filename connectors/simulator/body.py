@@ -5,7 +5,7 @@ heights point to the sensors. Fine fields have 256 x 256 cells over 64 mm x 64 m
 layers of 64 x 64 cells, the first just below the surface.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any, Final, Self
 
@@ -29,6 +29,33 @@ def stream(*words: object) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(int.from_bytes(digest[:16], "big")))
 
 
+class Spliced(np.random.Generator):
+    """A stream whose fields of noise are another stream's inside a region, and its own elsewhere.
+
+    Independent noise beside independent noise is independent noise: what a maker filters from it is
+    a nominal texture with no seam. Single numbers (waves, phases, codes) are the stream's own.
+    """
+
+    def __init__(
+        self, own: np.random.Generator, other: np.random.Generator, region: NDArray[np.bool_]
+    ) -> None:
+        super().__init__(own.bit_generator)
+        self._other = other
+        self._region = region
+
+    def standard_normal(self, size: Any = None, dtype: Any = np.float64, out: Any = None) -> Any:
+        """Standard normal values; fields of two or more dimensions are spliced."""
+        own = super().standard_normal(size, dtype=dtype, out=out)
+        if np.ndim(own) < 2:
+            return own
+        other = self._other.standard_normal(size, dtype=dtype)
+        down, across = np.shape(own)[-2:]
+        share = cv2.resize(
+            self._region.astype(np.float32), (across, down), interpolation=cv2.INTER_AREA
+        )
+        return np.where(share > 0.5, other, own)
+
+
 def smooth(rng: np.random.Generator, *, cells: tuple[int, int], size: int = FINE) -> Field:
     """A smooth random field of about unit variance with `cells` (down, across) of its own."""
     seeds = rng.standard_normal(cells, dtype=np.float32)
@@ -40,6 +67,14 @@ def grainy(rng: np.random.Generator, *, sigma: float, size: int = FINE) -> Field
     noise = rng.standard_normal((size, size), dtype=np.float32)
     blurred = cv2.GaussianBlur(noise, (0, 0), sigma)
     return np.asarray(blurred * np.float32(2.0 * np.sqrt(np.pi) * sigma), np.float32)
+
+
+def mottled(rng: np.random.Generator, *, octaves: int = 6, size: int = FINE) -> Field:
+    """Unit variance with as much of it in every octave: from two cells to 2^`octaves` cells."""
+    field = rng.standard_normal((size, size), dtype=np.float32)
+    for octave in range(1, octaves):
+        field = field + smooth(rng, cells=(size >> octave, size >> octave), size=size) * 1.25
+    return np.asarray(field / np.float32(np.sqrt(octaves)), np.float32)
 
 
 def edge(distance_mm: Field, *, softness_mm: float = CELL_MM) -> Field:
@@ -78,9 +113,9 @@ class Pose:
 
     @classmethod
     def drawn(cls, rng: np.random.Generator) -> Self:
-        """A pose as a gripper leaves it: 0.6 mm and 0.8 degrees of spread."""
-        across, down = np.clip(rng.normal(0, 0.6, 2), -1.5, 1.5)
-        turn = float(np.clip(rng.normal(0, 0.8), -2, 2))
+        """A pose as a gripper leaves it: 0.4 mm and 0.5 degrees of spread."""
+        across, down = np.clip(rng.normal(0, 0.4, 2), -1.2, 1.2)
+        turn = float(np.clip(rng.normal(0, 0.5), -1.5, 1.5))
         return cls(shift_mm=(float(across), float(down)), turn_rad=float(np.deg2rad(turn)))
 
 
@@ -124,6 +159,11 @@ class Lot:
             tint=(red, green, blue), gloss=gloss, thickness=thickness, texture=texture, heat=heat
         )
 
+    def of_part(self, product: str, seed: int) -> Self:
+        """The traits of one part of the lot: its gloss varies about the lot's."""
+        own = float(np.clip(stream("gloss", product, seed).standard_normal(), -2, 2))
+        return replace(self, gloss=0.8 * self.gloss + 0.6 * own)
+
 
 @dataclass(slots=True, kw_only=True)
 class Body:
@@ -134,6 +174,8 @@ class Body:
     """One where the part is, zero where the table is."""
     albedo: Field
     """H x W x 3, red first, linear."""
+    film: Field
+    """H x W x 3; the share of its light that the surface's finish and what lies on it let out."""
     gloss: Field
     grain_rad: Field
     """Direction of fibres or of brushing."""

@@ -12,11 +12,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from connectors.simulator import sensors
-from connectors.simulator.body import COARSE, FINE, Body, Field, Grid, Lot, Pose, stream
-from connectors.simulator.defects import DEFECTS, VISIBLE_IN, Flaw, alter, displaced, place
+from connectors.simulator.bodies import NONE, Making, body_of
+from connectors.simulator.body import Body, Field, stream
+from connectors.simulator.defects import DEFECTS, SHAM
 from connectors.simulator.products import PRODUCTS
+from connectors.simulator.strengths import GRADES, detectability, strength, visible_in
 
-__all__ = ["DEFECTS", "INLINE", "PROCESS_VALUES", "VISIBLE_IN", "SimulatedPart", "make_part"]
+__all__ = [
+    "DEFECTS",
+    "GRADES",
+    "INLINE",
+    "PROCESS_VALUES",
+    "SHAM",
+    "SimulatedPart",
+    "detectability",
+    "make_part",
+    "visible_in",
+]
 
 INLINE: Final = ("rgb", "scan", "thermal")
 PROCESS_VALUES: Final[dict[str, tuple[float, float]]] = {
@@ -41,18 +53,28 @@ class SimulatedPart:
     take: int
     lot: str
     defect: str | None
-    severity: float
+    """The kind; ``sham`` is a part whose texture was drawn anew in a region, and is good."""
+    grade: float
+    """The d' that was asked for; 0 when good."""
     captures: dict[str, Array]
     """``rgb`` 256 x 256 x 3; ``scan`` 128 x 128 x 3 in mm; ``thermal`` 128 x 128 in degC."""
     masks: dict[str, NDArray[np.bool_]]
-    """Where a defect shows, at the resolution of each modality that can see it; empty when good."""
+    """Where a defect shows, at the resolution of each modality that can see it; empty when good or
+    not asked for."""
     process_values: dict[str, float]
     _density: Field = field(repr=False)
 
     @property
     def label(self) -> Literal["good", "defective"]:
         """The truth about the part."""
-        return "good" if self.defect is None else "defective"
+        return "good" if self.defect in {None, SHAM} else "defective"
+
+    @property
+    def detectability(self) -> dict[str, float]:
+        """The measured d' of such a defect in each modality that sees it; empty when good."""
+        if self.defect is None or self.defect == SHAM:
+            return {}
+        return detectability(self.product, self.defect, self.grade)
 
     def volume(self) -> NDArray[np.uint16]:
         """CT slices of the same inside, 16 x 64 x 64, top slice first."""
@@ -64,37 +86,33 @@ def make_part(
     product: str,
     seed: int,
     defect: str | None = None,
-    severity: float = 0.6,
+    grade: float = 4.0,
     lot: str = "L0001",
     take: int = 1,
+    masks: bool = True,
 ) -> SimulatedPart:
     """Build the part and render its in-line captures.
 
     Args:
         product: A key of `DEFECTS`.
         seed: Which part; any integer.
-        defect: One of the product's kinds, or None for a good part.
-        severity: How strong the defect is, above 0, at most 1.
+        defect: One of the product's kinds, `SHAM`, or None for a good part.
+        grade: How visible the defect is: its d' in each modality that sees it.
         lot: Name of the supplier's lot; parts of a lot share tint, gloss, thickness.
         take: How often the part has been laid under the sensors; pose and noise differ.
+        masks: Whether to render the twin too and say where the two differ.
 
     Raises:
-        ValueError: No such product, no such kind on it, or severity out of range.
+        ValueError: No such product, no such kind on it, or no such grade.
     """
     if product not in PRODUCTS:
         raise ValueError(f"product {product!r} is none of {sorted(PRODUCTS)}")
-    if defect is not None and defect not in DEFECTS[product]:
+    if defect is not None and defect not in (*DEFECTS[product], SHAM):
         raise ValueError(f"defect {defect!r} is none of {DEFECTS[product]} on {product}")
-    if not 0.0 < severity <= 1.0:
-        raise ValueError(f"severity {severity} is not above 0 and at most 1")
-    body = _body(product=product, seed=seed, defect=defect, severity=severity, lot=lot, take=take)
-    captures = _captures(body, product=product, seed=seed, take=take)
-    masks: dict[str, NDArray[np.bool_]] = {}
-    if defect is not None:
-        good = _body(product=product, seed=seed, defect=None, severity=0.0, lot=lot, take=take)
-        twin = _captures(good, product=product, seed=seed, take=take)
-        seen = [m for m in INLINE if m in VISIBLE_IN[defect]]
-        masks = {m: _difference_mask(captures[m], twin[m]) for m in seen}
+    making = Making(product=product, seed=seed, lot=lot, take=take)
+    how = NONE if defect in {None, SHAM} else strength(product, str(defect), grade)
+    body = body_of(making, kind=defect, strength=how)
+    captures = _captures(body, making)
     rng = stream(product, seed, take, "process")
     values = {k: float(rng.normal(mean, std)) for k, (mean, std) in PROCESS_VALUES.items()}
     return SimulatedPart(
@@ -103,36 +121,28 @@ def make_part(
         take=take,
         lot=lot,
         defect=defect,
-        severity=severity,
+        grade=grade if how != NONE else 0.0,
         captures=captures,
-        masks=masks,
+        masks={} if defect is None or not masks else _masks(making, captures=captures),
         process_values=values,
         _density=body.density,
     )
 
 
-def _body(
-    *, product: str, seed: int, defect: str | None, severity: float, lot: str, take: int
-) -> Body:
-    pose = Pose.drawn(stream(product, seed, take, "pose"))
-    fine, coarse = Grid.of(pose, FINE), Grid.of(pose, COARSE)
-    texture = stream(product, seed, "texture")
-    traits = Lot.named(product, lot)
-    if defect is None:
-        return PRODUCTS[product](fine, coarse, traits, texture)
-    rng = stream(product, seed, "defect")
-    flaw = Flaw(kind=defect, severity=severity, at=place(product, defect, rng), rng=rng)
-    body = PRODUCTS[product](displaced(fine, flaw), displaced(coarse, flaw), traits, texture)
-    alter(body, fine=fine, coarse=coarse, flaw=flaw)
-    return body
-
-
-def _captures(body: Body, *, product: str, seed: int, take: int) -> dict[str, Array]:
+def _captures(body: Body, making: Making) -> dict[str, Array]:
+    product, seed, take = making.product, making.seed, making.take
     return {
         "rgb": sensors.rgb(body, stream(product, seed, take, "rgb")),
         "scan": sensors.scan(body, stream(product, seed, take, "scan")),
         "thermal": sensors.thermal(body, stream(product, seed, take, "thermal")),
     }
+
+
+def _masks(making: Making, *, captures: dict[str, Array]) -> dict[str, NDArray[np.bool_]]:
+    """Where each modality sees the part differ from its twin, if it does at all."""
+    twin = _captures(body_of(making), making)
+    found = {m: _difference_mask(captures[m], twin[m]) for m in INLINE}
+    return {m: mask for m, mask in found.items() if mask.any()}
 
 
 def _difference_mask(capture: Array, twin: Array) -> NDArray[np.bool_]:

@@ -18,9 +18,9 @@ from connectors.line import Line
 from connectors.messages import Message, NearlineResult, StationRecord, event_id_of
 from connectors.ports import Headers, Log, LogPosition, Outgoing, PayloadStore
 from connectors.simulator.body import stream
-from connectors.simulator.defects import VISIBLE_IN
 from connectors.simulator.rendering import Rendered, render
 from connectors.simulator.schedule import Action, PlannedPart, PlantSchedule, plan
+from connectors.simulator.strengths import visible_in
 from connectors.simulator.truth import PlantTruth
 
 _RENDERED_AHEAD: Final = 8
@@ -184,8 +184,8 @@ class VirtualPlant:
             product=part.product,
             label="good" if part.defect is None else "defective",
             defect=part.defect,
-            severity=part.severity if part.defect is not None else 0.0,
-            visible_in=VISIBLE_IN[part.defect] if part.defect is not None else (),
+            grade=part.grade if part.defect is not None else 0.0,
+            visible_in=() if part.defect is None else visible_in(part.product, part.defect),
             captures=rendered.captures,
             masks=rendered.masks,
             sent=tuple(sorted(sent)),

@@ -21,6 +21,7 @@ from connectors.simulator.body import (
     box,
     edge,
     grainy,
+    mottled,
     smooth,
 )
 
@@ -29,6 +30,8 @@ COAT_EDGE_MM: Final = 14.0
 SEAM_INSET_MM: Final = 1.7
 LID_HALF_MM: Final = (28.0, 17.0)
 YARN_MM: Final = 4.0
+FINISH: Final = 0.04
+"""Contrast of the mottle of a surface's finish, in all octaves."""
 
 
 def _blend(ground: Field, top: Field | float, share: Field) -> Field:
@@ -45,12 +48,20 @@ def _tinted(colour: tuple[float, float, float], lot: Lot) -> tuple[float, float,
     return red, green, blue
 
 
-def _table(rng: np.random.Generator, *, depth_mm: float) -> tuple[Field, Field]:
+def _table(rng: np.random.Generator, *, depth_mm: float, tone: float = 0.03) -> tuple[Field, Field]:
     """Height and albedo of the belt below the part, scuffed by use."""
     scuffs = smooth(rng, cells=(12, 12)) * 0.05 + grainy(rng, sigma=0.8) * 0.03
-    tone = (1 + scuffs)[..., None] * np.asarray((0.020, 0.032, 0.040), np.float32)
+    albedo = (1 + scuffs)[..., None] * np.asarray((0.7 * tone, tone, 1.25 * tone), np.float32)
     height = -np.float32(depth_mm) + 0.01 * smooth(rng, cells=(6, 6))
-    return np.asarray(height, np.float32), np.asarray(tone, np.float32)
+    return np.asarray(height, np.float32), np.asarray(albedo, np.float32)
+
+
+def _finish(rng: np.random.Generator, solid: Field, *, contrast: float) -> Field:
+    """The surface's mottle in every size, a third of it in colour."""
+    common = mottled(rng)
+    own = [mottled(rng, octaves=5) for _ in range(3)]
+    uneven = np.stack([0.9 * common + 0.44 * colour for colour in own], axis=2)
+    return np.asarray(np.exp(np.float32(contrast) * uneven * solid[..., None]), np.float32)
 
 
 def _porosity(rng: np.random.Generator, solid: Field, *, amount: float) -> Field:
@@ -65,28 +76,28 @@ def electrode(fine: Grid, coarse: Grid, lot: Lot, rng: np.random.Generator) -> B
     wobble = 0.12 * smooth(rng, cells=(9, 1))
 
     def shapes(grid: Grid, waver: Field) -> tuple[Field, Field]:
-        sheet = box(grid.u, grid.v, half=(23.5, 27.0), corner=0.8, at=(-3.5, 0))
-        tab = box(grid.u, grid.v, half=(5.5, 7.0), corner=1.2, at=(23.0, -9.0))
+        sheet = box(grid.u, grid.v, half=(23.5, 27.0), corner=2.0, at=(-3.5, 0))
+        tab = box(grid.u, grid.v, half=(5.5, 7.0), corner=2.0, at=(23.0, -9.0))
         solid = edge(np.minimum(sheet, tab))
         return solid, solid * edge(grid.u - COAT_EDGE_MM - waver, softness_mm=0.5)
 
     solid, coat = shapes(fine, wobble)
     solid_coarse, coat_coarse = shapes(coarse, wobble[::4, ::4])
-    table_mm, albedo = _table(rng, depth_mm=0.8)
+    table_mm, albedo = _table(rng, depth_mm=0.15, tone=0.07)
     grains = grainy(rng, sigma=0.7) * (1 + 0.15 * lot.texture)
     lanes = smooth(rng, cells=(3, 60))
     rolled = smooth(rng, cells=(2, 128)) * 0.6 + grainy(rng, sigma=0.6) * 0.4
-    waves, curl = smooth(rng, cells=(4, 4)), rng.normal(0, 0.14, 2)
+    waves, curl = smooth(rng, cells=(4, 4)), rng.normal(0, 0.07, 2)
     curled = curl[0] * np.square(fine.u / 27) + curl[1] * np.square(fine.v / 27)
     bead = np.exp(-np.square((fine.u - COAT_EDGE_MM + 0.8) / 0.7)) * coat
     coating = 0.12 * (1 + 0.04 * lot.thickness) + 0.012 * bead + 0.0025 * grains + 0.0012 * lanes
     part_mm = curled + 0.035 * waves + 0.002 * rolled * (1 - coat) + coating * coat
-    foil = _tinted((0.46, 0.21, 0.12), lot)
-    dark = _tinted((0.024, 0.0245, 0.026), lot)
+    foil = _tinted((0.22, 0.13, 0.09), lot)
+    dark = _tinted((0.090, 0.092, 0.097), lot)
     albedo = _paint(albedo, foil, solid)
-    albedo = albedo * (1 + 0.06 * rolled * solid)[..., None]
-    albedo = _paint(albedo, dark, coat) * (1 + (0.10 * grains + 0.03 * lanes) * coat)[..., None]
-    shine = 0.42 * (1 + 0.08 * lot.gloss)
+    albedo = albedo * (1 + 0.03 * rolled * solid)[..., None]
+    albedo = _paint(albedo, dark, coat) * (1 + (0.08 * grains + 0.03 * lanes) * coat)[..., None]
+    shine = 0.20 * (1 + 0.08 * lot.gloss)
     density = np.empty((LAYERS, COARSE, COARSE), np.float32)
     density[:] = coat_coarse * (1.0 + 0.03 * lot.thickness)
     density[7:9] = 2.6 * solid_coarse
@@ -95,6 +106,7 @@ def electrode(fine: Grid, coarse: Grid, lot: Lot, rng: np.random.Generator) -> B
         height_mm=_blend(table_mm, part_mm, solid),
         solid=solid,
         albedo=np.maximum(albedo, 0.004),
+        film=_finish(rng, solid, contrast=FINISH),
         gloss=np.float32(0.03) + (shine - 0.03) * solid * (1 - 0.93 * coat),
         grain_rad=np.full((FINE, FINE), np.pi / 2, np.float32),
         anisotropy=0.7 * solid * (1 - coat),
@@ -127,27 +139,27 @@ def can(fine: Grid, coarse: Grid, lot: Lot, rng: np.random.Generator) -> Body:
     """The lid of a prismatic cell: brushed aluminium, weld seam, terminals, vent, fill port."""
     u, v = fine.u, fine.v
     solid, solid_coarse = (edge(seam_distance(g) - SEAM_INSET_MM) for g in (fine, coarse))
-    table_mm, albedo = _table(rng, depth_mm=3.0)
+    table_mm, albedo = _table(rng, depth_mm=1.0, tone=0.05)
     brushed = smooth(rng, cells=(FINE, 6)) * 0.7 + smooth(rng, cells=(FINE, 24)) * 0.5
     mottle, bow = smooth(rng, cells=(10, 14)), smooth(rng, cells=(3, 3))
     along = np.where(np.abs(u) / LID_HALF_MM[0] > np.abs(v) / LID_HALF_MM[1], v, u)
     phase = rng.uniform(0, 2 * np.pi)
     seam = np.exp(-np.square(seam_distance(fine) / 0.55)) * solid
-    ripple = 1 + 0.35 * np.sin(along * (2 * np.pi / 0.9) + phase) + 0.15 * mottle
+    ripple = 1 + 0.2 * np.sin(along * (2 * np.pi / 0.9) + phase) + 0.15 * mottle
     posts = [box(u, v, half=(4.6, 4.6), corner=1.4, at=(at, 0.5)) for at in (-17.5, 17.5)]
     post = edge(np.minimum(*posts), softness_mm=0.5)
     gasket = edge(np.minimum(*posts) - 1.3) * (1 - post)
     vent = np.hypot(u / 6.5, (v - 0.5) / 4.0) - 1.0
     score = np.exp(-np.square(vent / 0.07)) + np.exp(-np.square(u / 0.3)) * edge(vent * 4)
     port = np.hypot(u - 9.6, v + 4.0) - 1.3
-    part_mm = 0.05 * bow + 0.0015 * brushed + 0.14 * seam * ripple + 1.5 * post + 0.35 * gasket
+    part_mm = 0.05 * bow + 0.0015 * brushed + 0.14 * seam * ripple + 0.8 * post + 0.25 * gasket
     part_mm += -0.10 * score - 0.05 * edge(vent * 4) + 0.12 * edge(port, softness_mm=0.4)
     metal = _tinted((0.31, 0.315, 0.325), lot)
     albedo = _paint(albedo, metal, solid) * (1 + 0.05 * brushed * solid)[..., None]
     albedo = _paint(albedo, _tinted((0.24, 0.24, 0.25), lot), 0.7 * np.minimum(seam, 1.0))
     albedo = _paint(albedo, (0.025, 0.026, 0.030), gasket)
     albedo = _paint(albedo, (0.42, 0.26, 0.16), post * (u > 0))
-    albedo = _paint(albedo, (0.08, 0.08, 0.08), 0.75 * _code(fine, rng) * solid)
+    albedo = _paint(albedo, (0.08, 0.08, 0.08), 0.30 * _code(fine, rng) * solid)
     gloss = 0.04 + solid * (0.46 * (1 + 0.08 * lot.gloss) + 0.05 * mottle)
     density = np.empty((LAYERS, COARSE, COARSE), np.float32)
     density[:4] = 2.2 * solid_coarse
@@ -163,6 +175,7 @@ def can(fine: Grid, coarse: Grid, lot: Lot, rng: np.random.Generator) -> Body:
         height_mm=_blend(table_mm, part_mm, solid),
         solid=solid,
         albedo=np.maximum(albedo, 0.004),
+        film=_finish(rng, solid, contrast=FINISH),
         gloss=_blend(gloss, 0.08, gasket),
         grain_rad=np.zeros((FINE, FINE), np.float32),
         anisotropy=0.6 * solid * (1 - np.minimum(seam, 1)) * (1 - gasket),
@@ -192,7 +205,7 @@ def plate(fine: Grid, coarse: Grid, lot: Lot, rng: np.random.Generator) -> Body:
     phase = (float(rng.uniform(0, 4)), float(rng.uniform(0, 4)))
     drift_u, drift_v = 0.25 * smooth(rng, cells=(5, 5)), 0.25 * smooth(rng, cells=(5, 5))
     solid, solid_coarse = (
-        edge(box(g.u, g.v, half=(27.5, 27.5), corner=0.6)) for g in (fine, coarse)
+        edge(box(g.u, g.v, half=(27.5, 27.5), corner=2.0)) for g in (fine, coarse)
     )
     warp, crown = _weave(fine.u + fine.pushed_u + drift_u, fine.v + fine.pushed_v + drift_v, phase)
     _, crown_coarse = _weave(
@@ -200,14 +213,14 @@ def plate(fine: Grid, coarse: Grid, lot: Lot, rng: np.random.Generator) -> Body:
         coarse.v + coarse.pushed_v + drift_v[::4, ::4],
         phase,
     )
-    table_mm, albedo = _table(rng, depth_mm=1.5)
+    table_mm, albedo = _table(rng, depth_mm=0.4, tone=0.06)
     along_v, along_u = smooth(rng, cells=(10, FINE)), smooth(rng, cells=(FINE, 10))
     fibres = np.where(warp > 0, along_v, along_u)
     resin, bow = smooth(rng, cells=(9, 9)), smooth(rng, cells=(3, 3))
     part_mm = 0.045 * crown + 0.002 * fibres + 0.008 * resin + 0.05 * bow
-    carbon = _tinted((0.020, 0.0205, 0.022), lot)
+    carbon = _tinted((0.060, 0.0615, 0.066), lot)
     albedo = _paint(albedo, carbon, solid)
-    albedo = albedo * (1 + solid * (0.35 * (crown - 0.6) + 0.22 * fibres))[..., None]
+    albedo = albedo * (1 + solid * (0.16 * (crown - 0.6) + 0.05 * fibres))[..., None]
     layers = [0.12 * np.roll(crown_coarse, (3 * k, 5 * k), (0, 1)) for k in range(LAYERS)]
     pores = _porosity(rng, solid_coarse, amount=0.10 * (1 + 0.15 * lot.texture))
     density = (np.stack(layers) + 1.0) * solid_coarse - pores
@@ -216,9 +229,10 @@ def plate(fine: Grid, coarse: Grid, lot: Lot, rng: np.random.Generator) -> Body:
         height_mm=_blend(table_mm, part_mm, solid),
         solid=solid,
         albedo=np.maximum(albedo, 0.003),
-        gloss=0.03 + solid * (0.22 * (1 + 0.08 * lot.gloss) + 0.12 * crown + 0.04 * fibres - 0.03),
+        film=_finish(rng, solid, contrast=FINISH),
+        gloss=0.03 + solid * (0.16 * (1 + 0.08 * lot.gloss) + 0.03 * crown + 0.02 * fibres - 0.03),
         grain_rad=(warp * np.float32(np.pi / 2)),
-        anisotropy=0.85 * solid,
+        anisotropy=0.6 * solid,
         thickness=_blend(np.ones_like(solid), thick, solid),
         absorptivity=0.5 + solid * (0.38 + 0.02 * lot.heat + 0.01 * fibres),
         density=np.maximum(density, 0),

@@ -28,7 +28,7 @@ def render(planned: PlannedPart, store: PayloadStore) -> Rendered:
         product=planned.product,
         seed=planned.seed,
         defect=planned.defect,
-        severity=planned.severity,
+        grade=planned.grade,
         lot=planned.lot,
         take=planned.key.pass_number,
     )

@@ -2,7 +2,8 @@
 
 Stations drop, delay, repeat and reorder captures; codes are not read; parts come back after rework;
 a few go to the laboratory. Nothing here depends on whether a part is good, except the laboratory's
-suspicion and what rework repairs.
+suspicion and what rework repairs. The scanner drops shiny parts more often: what is missing is not
+missing at random.
 """
 
 from collections import Counter
@@ -14,7 +15,7 @@ import numpy as np
 
 from connectors.line import Line
 from connectors.messages import PROCESS_ITEM, PartKey, Selection
-from connectors.simulator.body import stream
+from connectors.simulator.body import Lot, stream
 from connectors.simulator.defects import DEFECTS
 
 REPAIRABLE: Final = frozenset({"contamination", "edge_burr", "weld_spatter"})
@@ -22,7 +23,14 @@ REPAIRABLE: Final = frozenset({"contamination", "edge_burr", "weld_spatter"})
 
 _PREFIXES: Final = {"electrode": "EL", "can": "PC", "plate": "CP"}
 _STATION_STEP_S: Final = 0.15
+_ENTRY_JITTER: Final = 0.3
+"""Of the interval between parts."""
 _OPERATION: Final = "0040"
+_DAZZLED: Final = "scan"
+"""The modality whose station fails more often on shiny parts."""
+_DAZZLE: Final = 0.8
+"""How the logarithm of its drop probability grows with gloss."""
+_DROP_MAX: Final = 0.95
 _SUSPECTED: Final = {"good": 0.05, "defective": 0.5}
 
 Fault = Literal["none", "dropped", "late", "repeated", "reordered"]
@@ -49,7 +57,8 @@ class PlantSchedule:
     seed: int = 20261122
     parts: int = 180
     defect_share: float = 0.25
-    severity: tuple[float, float] = (0.35, 1.0)
+    grades: tuple[float, ...] = (2.0, 4.0, 8.0)
+    """How visible defects are, as d', each as often as the others."""
     usual: StationFaults = StationFaults()
     stations: Mapping[str, StationFaults] = field(default_factory=dict)
     """Stations that differ from the usual."""
@@ -72,9 +81,12 @@ class PlannedPart:
     order: str
     operation: str
     defect: str | None
-    severity: float
+    grade: float
+    """The d' of the defect; says nothing when there is none."""
     real_part_id: str | None
     """The id behind a tracking id, after a no-read."""
+    suspected: bool
+    """Whether the laboratory's policy took the part for suspicious."""
     selection: Selection | None
     captures: Mapping[str, Fault]
     """What befalls the capture of each in-line modality."""
@@ -132,7 +144,7 @@ def plan(schedule: PlantSchedule, *, line: Line, parts_per_s: float) -> Plan:
     taken: Counter[str] = Counter()
     for index, part in enumerate(parts):
         rng = stream("line", schedule.seed, str(part.key))
-        entered_s = (index + float(rng.uniform(0, 0.3))) / parts_per_s
+        entered_s = (index + float(rng.uniform(0, _ENTRY_JITTER))) / parts_per_s
         actions.append(Action(at_s=entered_s, kind="enter", part=index))
         if part.real_part_id is not None:
             known_s = entered_s + float(rng.uniform(2, 5))
@@ -181,7 +193,9 @@ def _published(
 ) -> list[Action]:
     """The capture as it reaches the log: not at all, once or twice, at once or later."""
     late_s = deadline_s * float(rng.uniform(1.15, 1.5))
-    behind_s = min(interval_s * float(rng.uniform(1.2, 2.2)), 0.6 * deadline_s)
+    # by more than the next part's entry and capture can come later than their usual time
+    slack_s = interval_s * _ENTRY_JITTER + _STATION_STEP_S / 2
+    behind_s = min(interval_s * float(rng.uniform(1.1, 2.1)) + slack_s, 0.6 * deadline_s)
     again_s = float(rng.uniform(0.1, 1.0))
     if fault == "dropped":
         return []
@@ -215,59 +229,87 @@ def _part(
     rng: np.random.Generator,
 ) -> PlannedPart:
     product = str(rng.choice(sorted(line.products)))
-    bad, strength = rng.random() < schedule.defect_share, float(rng.uniform(*schedule.severity))
-    defect = str(rng.choice(DEFECTS[product])) if bad else None
+    bad, grade = rng.random() < schedule.defect_share, float(rng.choice(schedule.grades))
+    kind = str(rng.choice(DEFECTS[product]))  # drawn of good parts, too: all else stays the same
+    defect = kind if bad else None
     lot_number = 2400 + made[product] // schedule.parts_per_lot
     serial = 18_000 + 31 * (schedule.seed % 1000) + index
     made[product] += 1
     part_id = f"{_PREFIXES[product]}26{lot_number:04d}-{serial:06d}"
     no_read = rng.random() < schedule.no_read
+    seed, lot = int(rng.integers(2**48)), f"{_PREFIXES[product]}{lot_number:04d}"
+    suspected = _suspected(defective=defect is not None, rng=rng)
     seen = f"TRK-{serial * 7 % 1_000_000:06d}" if no_read else part_id
     return PlannedPart(
         key=PartKey(site=line.site, line=line.line, part_id=seen),
         product=product,
-        seed=int(rng.integers(2**48)),
-        lot=f"{_PREFIXES[product]}{lot_number:04d}",
+        seed=seed,
+        lot=lot,
         order=f"WO-{5100 + lot_number}",
         operation=_OPERATION,
         defect=defect,
-        severity=strength,
+        grade=grade,
         real_part_id=part_id if no_read else None,
-        selection=_selection(schedule, defective=defect is not None, rng=rng),
-        captures=_capture_faults(schedule, line=line, rng=rng),
+        suspected=suspected,
+        selection=_selection(schedule, suspected=suspected, rng=rng),
+        captures=_capture_faults(
+            schedule, line=line, gloss=gloss_of(product, seed=seed, lot=lot), rng=rng
+        ),
     )
+
+
+def gloss_of(product: str, *, seed: int, lot: str) -> float:
+    """How shiny the part is, about standard normal."""
+    return Lot.named(product, lot).of_part(product, seed).gloss
 
 
 def _reworked(
     part: PlannedPart, *, schedule: PlantSchedule, line: Line, rng: np.random.Generator
 ) -> PlannedPart:
     defect = None if part.defect in REPAIRABLE else part.defect
+    suspected = _suspected(defective=defect is not None, rng=rng)
+    gloss = gloss_of(part.product, seed=part.seed, lot=part.lot)
     return replace(
         part,
         key=part.key.model_copy(update={"pass_number": part.key.pass_number + 1}),
         defect=defect,
-        selection=_selection(schedule, defective=defect is not None, rng=rng),
-        captures=_capture_faults(schedule, line=line, rng=rng),
+        suspected=suspected,
+        selection=_selection(schedule, suspected=suspected, rng=rng),
+        captures=_capture_faults(schedule, line=line, gloss=gloss, rng=rng),
     )
 
 
 def _capture_faults(
-    schedule: PlantSchedule, *, line: Line, rng: np.random.Generator
+    schedule: PlantSchedule, *, line: Line, gloss: float, rng: np.random.Generator
 ) -> dict[str, Fault]:
     faults: dict[str, Fault] = {}
     for modality, station in _stations(line):
         odds = schedule.stations.get(station, schedule.usual)
-        bounds = np.cumsum([odds.drop, odds.late, odds.repeat, odds.reorder])
+        drop = drop_odds(odds.drop, gloss=gloss) if modality == _DAZZLED else odds.drop
+        bounds = np.cumsum([drop, odds.late, odds.repeat, odds.reorder])
         which = int(np.searchsorted(bounds, rng.random(), side="right"))
         faults[modality] = (*_FAULTS, "none")[which]
     return faults
 
 
+def drop_odds(usual: float, *, gloss: float) -> float:
+    """How likely the scanner drops a part of this gloss; `usual` on the average of parts."""
+    return min(_DROP_MAX, usual * float(np.exp(_DAZZLE * gloss - _DAZZLE**2 / 2)))
+
+
+def _suspected(*, defective: bool, rng: np.random.Generator) -> bool:
+    """Whether somebody on the line took the part for suspicious; often wrong."""
+    return bool(rng.random() < _SUSPECTED["defective" if defective else "good"])
+
+
 def _selection(
-    schedule: PlantSchedule, *, defective: bool, rng: np.random.Generator
+    schedule: PlantSchedule, *, suspected: bool, rng: np.random.Generator
 ) -> Selection | None:
-    """Whether the laboratory gets the part, by which policy, and how likely that was."""
-    suspected = rng.random() < _SUSPECTED["defective" if defective else "good"]
+    """Whether the laboratory gets the part, by which policy, and how likely that was.
+
+    The policy looks at nothing but the suspicion, so the recorded probability is the part's
+    probability of being chosen, given all that the policy knew.
+    """
     odds = schedule.sampled_on_suspicion if suspected else schedule.sampled_at_random
     if rng.random() >= odds:
         return None

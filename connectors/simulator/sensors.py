@@ -73,9 +73,10 @@ def rgb(body: Body, rng: np.random.Generator) -> NDArray[np.uint8]:
     light = body.albedo * (ambient + 0.95 * facing)[..., None]
     # metals and fibres colour their highlights a little
     tinted = 0.35 + 0.65 * body.albedo / np.maximum(body.albedo.max(axis=2, keepdims=True), 1e-3)
-    light = (light + shine[..., None] * tinted * 0.75) * (falloff * exposure)[..., None] * white
+    light = (light + shine[..., None] * tinted * 0.75) * body.film
+    light = light * (falloff * exposure)[..., None] * white
     light = cv2.GaussianBlur(np.asarray(light, np.float32), (0, 0), 0.55)
-    light = light + noise * np.sqrt(4e-6 + 1.2e-4 * np.maximum(light, 0))
+    light = light + noise * np.sqrt(4e-5 + 1.1e-3 * np.maximum(light, 0))
     return np.asarray(np.power(np.clip(light, 0, 1), 1 / 2.2) * 255 + 0.5, np.uint8)
 
 

@@ -56,10 +56,10 @@ def _row(part: SimulatedPart) -> NDArray[np.uint8]:
     return np.asarray(row, np.uint8)
 
 
-def sheet(product: str, *, seed: int = 7, severity: float = 0.6) -> NDArray[np.uint8]:
+def sheet(product: str, *, seed: int = 7, grade: float = 8.0) -> NDArray[np.uint8]:
     """Rows: good, then each defect of `product` on that same part; columns: the modalities."""
     kinds = (None, *DEFECTS[product])
-    rows = [_row(make_part(product=product, seed=seed, defect=k, severity=severity)) for k in kinds]
+    rows = [_row(make_part(product=product, seed=seed, defect=k, grade=grade)) for k in kinds]
     return np.asarray(np.vstack(rows), np.uint8)
 
 

@@ -15,7 +15,8 @@ class PlantTruth(Message):
     product: Slug
     label: Literal["good", "defective"]
     defect: Label | None = None
-    severity: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    grade: Annotated[float, Field(ge=0.0, le=16.0)] = 0.0
+    """The d' of the defect in each modality that sees it."""
     visible_in: tuple[Slug, ...] = ()
     captures: dict[Slug, PayloadRef]
     """Every in-line capture, those too that never reached the log."""

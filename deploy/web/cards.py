@@ -154,7 +154,7 @@ def _truth(truth: PlantTruth | None) -> Json | None:
     return {
         "label": truth.label,
         "defect": truth.defect,
-        "severity": truth.severity,
+        "grade": truth.grade,
         "visible_in": list(truth.visible_in),
         "faults": list(truth.faults),
     }

@@ -68,7 +68,7 @@ class Plant:
         product = ("electrode", "can", "plate")[number % 3]
         rng = np.random.default_rng(number)
         defect = DEFECTS[product][number % len(DEFECTS[product])] if rng.random() < 0.3 else None
-        part = make_part(product=product, seed=number, defect=defect, severity=0.7)
+        part = make_part(product=product, seed=number, defect=defect, grade=8.0)
         key = PartKey(site="demo", line="line-1", part_id=f"{product[:2].upper()}-{number:05d}")
         refs = {m: self._put(m, part.captures[m]) for m in INLINE}
         owners = self.line.owners()
@@ -95,7 +95,7 @@ class Plant:
             product=part.product,
             label=part.label,
             defect=part.defect,
-            severity=part.severity if part.defect else 0.0,
+            grade=part.grade,
             visible_in=tuple(sorted(part.masks)),
             captures=refs,
             sent=tuple(event_id_of(key, owners[m], m, 1) for m in present),

@@ -9,7 +9,7 @@ function cardContent(card) {
 function truthPill(card) {
   if (!card.truth) return "";
   const truth = card.truth.defect === null ? card.truth.label
-    : `${card.truth.defect.replaceAll("_", " ")}, severity ${card.truth.severity.toFixed(2)}`;
+    : `${card.truth.defect.replaceAll("_", " ")}, grade ${card.truth.grade}`;
   const kind = card.outcome === "right" ? "right" : card.outcome === "open" ? "" : "wrong";
   return make("span", { class: `pill small ${kind}` }, `truth: ${truth} (${OUTCOMES[card.outcome]})`);
 }

@@ -8,8 +8,19 @@ import pytest
 import tifffile
 
 from connectors.simulator.encoding import encode
-from connectors.simulator.parts import DEFECTS, INLINE, VISIBLE_IN, SimulatedPart, make_part
+from connectors.simulator.parts import (
+    DEFECTS,
+    GRADES,
+    INLINE,
+    SHAM,
+    SimulatedPart,
+    detectability,
+    make_part,
+    visible_in,
+)
+from connectors.simulator.population import population
 from connectors.simulator.sheet import sheet
+from connectors.simulator.strengths import table
 
 CASES = [(product, kind) for product, kinds in DEFECTS.items() for kind in kinds]
 
@@ -19,22 +30,18 @@ def _views(part: SimulatedPart) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize(("product", "kind"), CASES)
-def test_a_defect_leaves_a_trace_in_exactly_the_modalities_of_the_table(product, kind):
-    """Twins differ in every modality that the table names, and to the last bit in no other."""
+def test_a_defect_leaves_a_trace_in_exactly_the_modalities_that_see_it(product, kind):
+    """Twins differ in every modality with a d' above 0, and to the last bit in no other."""
     good = _views(make_part(product=product, seed=5))
-    bad = _views(make_part(product=product, seed=5, defect=kind, severity=0.7))
+    part = make_part(product=product, seed=5, defect=kind, grade=8.0)
+    bad = _views(part)
     differing = {m for m in good if not np.array_equal(good[m], bad[m], equal_nan=m != "rgb")}
-    assert differing == set(VISIBLE_IN[kind])
-
-
-@pytest.mark.parametrize(("product", "kind"), CASES)
-def test_masks_are_small_nonempty_and_only_where_the_defect_shows(product, kind):
-    """Each in-line modality that sees the defect has a mask of its resolution, a patch of it."""
-    part = make_part(product=product, seed=8, defect=kind)
-    assert set(part.masks) == set(VISIBLE_IN[kind]) & set(INLINE)
+    assert differing == set(visible_in(product, kind)) == set(part.detectability)
+    assert set(part.masks) == differing & set(INLINE)
     for modality, mask in part.masks.items():
         assert mask.shape == part.captures[modality].shape[:2]
         assert 0 < mask.mean() < 0.15
+    assert not make_part(product=product, seed=5, defect=kind, masks=False).masks
 
 
 @pytest.mark.parametrize("product", sorted(DEFECTS))
@@ -69,27 +76,69 @@ def test_captures_have_the_declared_shapes_units_and_ranges(product):
     assert (volume.shape, volume.dtype) == ((16, 64, 64), np.uint16)
 
 
-def test_severity_scales_every_effect():
-    """A stronger defect differs more from its twin than a weaker one, in each modality."""
+def test_a_higher_grade_differs_more_in_every_modality():
+    """The difference from the twin grows from grade to grade wherever a kind is seen."""
     for product, kind in CASES:
         good = _views(make_part(product=product, seed=2))
         weak, strong = (
-            _views(make_part(product=product, seed=2, defect=kind, severity=s)) for s in (0.3, 1.0)
+            _views(make_part(product=product, seed=2, defect=kind, grade=g, masks=False))
+            for g in (3.0, 9.0)
         )
-        for modality in VISIBLE_IN[kind]:
+        for modality in visible_in(product, kind):
             base = good[modality].astype(np.float64)
             gaps = [np.nansum(np.abs(view[modality] - base)) for view in (weak, strong)]
             assert gaps[1] > gaps[0] > 0, (product, kind, modality)
 
 
+def test_every_kind_is_as_visible_as_its_grade_says():
+    """What was measured on fresh parts is the grade that was asked for, within its error."""
+    for product, kind in CASES:
+        for grade in GRADES:
+            errors = table()[product][kind][f"{grade:g}"]["error"]
+            found = detectability(product, kind, grade)
+            assert found
+            for modality, d_prime in found.items():
+                allowed = 0.15 * grade + 3 * errors[modality]
+                assert abs(d_prime - grade) < allowed, (product, kind, modality)
+
+
+@pytest.mark.parametrize("product", sorted(DEFECTS))
+def test_a_sham_is_a_good_part_with_another_texture_in_one_region(product):
+    """Its twin is equal to the last bit outside a region, noise included, and differs inside."""
+    good, sham = (make_part(product=product, seed=4, defect=kind) for kind in (None, SHAM))
+    assert sham.label == "good"
+    assert sham.detectability == {}
+    for modality in INLINE:
+        gap = np.nan_to_num(np.abs(sham.captures[modality] - good.captures[modality] * 1.0))
+        touched = gap.reshape(*gap.shape[:2], -1).max(axis=2) > 0
+        assert 0 < touched.mean() < 0.5, modality
+
+
 def test_parts_that_cannot_exist_are_refused():
-    """An unknown product or kind, or a severity out of range, is named in the error."""
+    """An unknown product or kind, or a grade out of range, is named in the error."""
     with pytest.raises(ValueError, match="'bottle'"):
         make_part(product="bottle", seed=1)
     with pytest.raises(ValueError, match="'dent'"):
         make_part(product="plate", seed=1, defect="dent")
-    with pytest.raises(ValueError, match=r"1\.5"):
-        make_part(product="plate", seed=1, defect="void", severity=1.5)
+    for grade in (0.0, 16.5, float("nan")):
+        with pytest.raises(ValueError, match=str(grade)):
+            make_part(product="plate", seed=1, defect="void", grade=grade)
+
+
+def test_a_population_is_balanced_and_of_lots_that_hold_both():
+    """Kinds and grades occur alike, seeds once, and a lot has its share of defective parts."""
+    specs = population(product="can", good=24, defective=24, seed=5)
+    bad = [spec for spec in specs if spec.defect is not None]
+    assert len(specs) == 48
+    assert len({spec.seed for spec in specs}) == 48
+    assert {(s.defect, s.grade) for s in bad} == {(k, g) for k in DEFECTS["can"] for g in GRADES}
+    for lot in {spec.lot for spec in specs}:
+        assert [spec.lot for spec in bad].count(lot) == 2
+    part = bad[0].make()
+    assert (part.defect, part.grade, part.lot) == (bad[0].defect, bad[0].grade, bad[0].lot)
+    assert not {s.seed for s in population(product="can", good=24, defective=0, seed=6)} & {
+        s.seed for s in specs
+    }
 
 
 def test_encoded_captures_decode_to_the_same_arrays():

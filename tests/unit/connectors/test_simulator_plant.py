@@ -11,9 +11,9 @@ from connectors.line import Line, Modality, OpcUaNodes, Station
 from connectors.memory import MemoryPayloadStore
 from connectors.messages import NearlineResult, ProductPolicy, StationRecord
 from connectors.ports import LogPosition
-from connectors.simulator.defects import VISIBLE_IN
 from connectors.simulator.plant import VirtualPlant
 from connectors.simulator.schedule import PlantSchedule, StationFaults
+from connectors.simulator.strengths import visible_in
 from connectors.simulator.truth import PlantTruth
 
 NEVER = StationFaults(drop=0, late=0, repeat=0, reorder=0)
@@ -138,7 +138,8 @@ def test_a_truth_says_what_is_wrong_and_where_it_shows(line):
     truths = log.of("plant-truth", PlantTruth)
     for truth in truths:
         assert truth.label == "defective"
-        assert truth.visible_in == VISIBLE_IN[truth.defect]
+        assert truth.visible_in == visible_in(truth.product, truth.defect)
+        assert truth.grade in {2.0, 4.0, 8.0}
         assert set(truth.masks) == set(truth.visible_in) - {"ct"}
         assert set(truth.captures) == {"rgb", "scan", "thermal"}
         assert all(store.get(ref).startswith(b"\x89PNG") for ref in truth.masks.values())

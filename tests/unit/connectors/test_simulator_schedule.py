@@ -2,12 +2,15 @@
 
 from collections import Counter
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from connectors.line import Line, Modality, Station
 from connectors.messages import ProductPolicy
+from connectors.simulator.body import Lot
 from connectors.simulator.commissioning import commissioning_parts
-from connectors.simulator.schedule import REPAIRABLE, PlantSchedule, StationFaults, plan
+from connectors.simulator.schedule import REPAIRABLE, PlantSchedule, StationFaults, drop_odds, plan
 
 DEADLINE_S = 4.0
 
@@ -139,6 +142,51 @@ def test_the_laboratory_knows_how_likely_each_choice_was(line):
     assert all(c.probability == odds[c.policy] for c in chosen)
     # weighted by 1 / probability, the sample counts the whole run
     assert sum(1 / c.probability for c in chosen) == pytest.approx(len(made.parts), rel=0.25)
+
+
+def test_a_recorded_probability_is_the_true_chance_given_the_suspicion(line):
+    """Among suspected parts, and among the others, as many are chosen as the policy says."""
+    made = plan(PlantSchedule(parts=3000, defect_share=0.3, rework=0), line=line, parts_per_s=5)
+    for suspected, odds in ((True, 0.5), (False, 0.15)):
+        group = [part for part in made.parts if part.suspected == suspected]
+        for defective in (True, False):  # given the suspicion, the truth makes no difference
+            alike = [p.selection for p in group if (p.defect is not None) == defective]
+            chosen = sum(choice is not None for choice in alike)
+            assert stats.binomtest(chosen, len(alike), odds).pvalue > 1e-3
+        assert {p.selection.probability for p in group if p.selection} == {odds}
+
+
+def test_the_scanner_drops_shiny_parts_more_often_whether_good_or_not(line):
+    """Missing is not at random: dropped scans are of shinier parts; other sensors do not care."""
+    made = plan(PlantSchedule(parts=2000, defect_share=0.5, rework=0), line=line, parts_per_s=5)
+    gloss = np.array(
+        [Lot.named(p.product, p.lot).of_part(p.product, p.seed).gloss for p in made.parts]
+    )
+    dropped = {
+        m: np.array([p.captures[m] == "dropped" for p in made.parts]) for m in ("scan", "rgb")
+    }
+    bad = np.array([p.defect is not None for p in made.parts])
+    assert gloss[dropped["scan"]].mean() > gloss.mean() + 0.4
+    assert abs(gloss[dropped["rgb"]].mean() - gloss.mean()) < 0.3
+    shares = [dropped["scan"][bad == which].mean() for which in (False, True)]
+    assert shares[0] == pytest.approx(shares[1], abs=0.04)
+    assert dropped["scan"].mean() == pytest.approx(0.08, abs=0.02)
+
+
+def test_a_scanner_that_never_fails_does_not_fail_on_shiny_parts():
+    """Odds grow with gloss, from the station's own, and stay below one."""
+    assert drop_odds(0.0, gloss=2.5) == 0.0
+    assert drop_odds(0.1, gloss=-1) < drop_odds(0.1, gloss=0) < drop_odds(0.1, gloss=1)
+    assert drop_odds(0.9, gloss=3.0) < 1.0
+
+
+def test_planned_grades_are_those_of_the_schedule(line):
+    """Each grade is planned about as often as the others, and no sham is."""
+    made = plan(PlantSchedule(parts=600, grades=(2.0, 8.0)), line=line, parts_per_s=5)
+    counts = Counter(part.grade for part in made.parts)
+    assert counts[2.0] + counts[8.0] == len(made.parts)
+    assert counts[2.0] == pytest.approx(counts[8.0], rel=0.3)
+    assert "sham" not in {part.defect for part in made.parts}
 
 
 def test_a_line_with_an_unknown_product_is_refused(line):
