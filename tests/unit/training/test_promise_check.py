@@ -12,6 +12,7 @@ from inference.model.promise import rejection_rank
 from training.promise_check import (
     REPEATS_MIN,
     Counted,
+    _dealt,
     any_revision_rate,
     catch_rate,
     check_cells,
@@ -139,6 +140,20 @@ def test_lots_that_are_alike_break_the_promise_and_it_shows() -> None:
     found = recalibrated(good, n_calibration=300, rate=0.05, repeats=60)
     assert not found.holds
     assert found.exceeded > 0.1
+
+
+@given(st.lists(st.integers(1, 4), min_size=8, max_size=30), st.integers(0, 9))
+def test_no_lot_calibrates_and_tests_in_one_dealing(sizes, seed) -> None:
+    """A lot that is cut in two by the count of calibration parts is in the test with none."""
+    lots = np.repeat(np.arange(len(sizes)), sizes).tolist()
+    good = LotScores.of([float(lot) for lot in lots], lots)
+    n_test = len(lots) - 5 - (max(sizes) - 1)
+    if n_test < 1:
+        return
+    rng = np.random.default_rng(seed)
+    calibration, test = _dealt(good, n_calibration=5, n_test=n_test, rng=rng)
+    assert (len(calibration), len(test)) == (5, n_test)
+    assert not set(calibration) & set(test)
 
 
 def test_too_few_parts_or_repeats_are_not_enough() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom, false_discovery_control, ks_2samp
 
 from connectors.errors import Poison
-from training.two_sample import LotScores, compare, holm
+from training.two_sample import LotScores, _drawn, compare, holm
 
 RUNS = 200
 
@@ -34,6 +34,33 @@ def test_alike_sets_are_called_different_no_more_often_than_stated(
     most = binom.ppf(0.999, RUNS, 0.05)
     for name in ("higher", "lower", "either"):
         assert sum(getattr(each, name) <= 0.05 for each in found) <= most, name
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=8), st.integers(0, 9))
+def test_as_many_parts_of_every_lot_as_the_smallest_lot_has(sizes, seed) -> None:
+    """Each row is of one lot, every lot has its row, and no part is drawn twice."""
+    lots = np.repeat(np.arange(len(sizes)), sizes)
+    order = np.random.default_rng(seed).permutation(len(lots))
+    scores = 100.0 * lots + np.arange(len(lots))
+    found = LotScores.of(scores[order].tolist(), lots[order].tolist())
+    drawn = _drawn(found, size=min(sizes), rng=np.random.default_rng(seed))
+    assert drawn.shape == (len(sizes), min(sizes))
+    assert (drawn // 100 == np.arange(len(sizes))[:, None]).all()
+    assert len(np.unique(drawn)) == drawn.size
+
+
+def test_lots_of_which_some_are_small_are_compared_by_as_many_parts() -> None:
+    """The smallest lot of both sets decides, so that every lot weighs the same."""
+    rng = np.random.default_rng(6)
+    first = LotScores.of(rng.normal(size=41).tolist(), [*np.repeat(range(20), 2).tolist(), 20])
+    with pytest.MonkeyPatch.context() as patch:
+        sizes = []
+        patch.setattr(
+            "training.two_sample._drawn",
+            lambda found, *, size, rng: sizes.append(size) or _drawn(found, size=size, rng=rng),
+        )
+        compare(first, lots_of(rng, lots=20, parts=3))
+    assert sizes == [1, 1]
 
 
 def test_a_test_that_takes_parts_for_independent_would_cry_wolf() -> None:
