@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from torch import nn
 
-CHANNELS: Final = (64, 128, 256, 256)
+CHANNELS: Final = (48, 96, 192, 256)
 """Width of each stage; a stage is one block, and halves the map."""
 STAGES: Final = (2, 3)
 """The stages whose features describe a patch."""
@@ -13,7 +13,7 @@ _ARCHITECTURE: Final[dict[str, Any]] = {
     "channels": CHANNELS,
     "layers": (1, 1, 1, 1),
     "stem_type": "deep",
-    "stem_width": 32,
+    "stem_width": 24,
 }
 
 
