@@ -55,6 +55,8 @@ class PartSample:
     label: Literal["good", "defective"] | None
     at_random: bool = True
     """Whether it was chosen without regard to how it looked."""
+    kind: str | None = None
+    """What is wrong with it, in the words of who found it."""
 
 
 def role_of(lot: str, *, key: str = ROLE_KEY) -> Role:
@@ -125,6 +127,7 @@ def folder_samples(
             lot=part.part_id,
             captures=captures,
             label="good" if part.label == "good" else "defective",
+            kind=None if part.label == "good" else part.label,
         )
 
 

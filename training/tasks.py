@@ -83,7 +83,7 @@ def stored_samples(
         )
         for part in parts
     ]
-    chunks = _chunks(samples)
+    chunks = chunked(samples)
     broken: dict[str, str] = {}
     for found in run_tasks(_unreadable, [(chunk,) for chunk in chunks], "read", progress):
         broken |= found
@@ -109,7 +109,7 @@ def fit_by_tasks(
     parted = by_role([s for s in samples if s.label == "good" and set(names) <= s.captures.keys()])
     refuse_few(parted, product=product)
     extractors = {name: build_extractor(line.modalities[name].extractor, {}) for name in names}
-    tokens = _tokens(parted[Role.FIT], extractors, seed=seed, progress=progress)
+    tokens = tokens_by_tasks(parted[Role.FIT], extractors, seed=seed, progress=progress)
     found = run_tasks(
         fit_eye, [(tokens.features[name],) for name in names], "banks", progress, seed=seed
     )
@@ -126,7 +126,7 @@ def fit_by_tasks(
     model = tuned(model, maps[:half], maps[half:], seed=seed)
     maps = _patch_maps(model, parted[Role.CALIBRATE], extractors, "calibrate", progress)
     model = calibrated(model, maps, lots=[each.lot for each in parted[Role.CALIBRATE]])
-    chunks = _chunks(used_samples(parted))
+    chunks = chunked(used_samples(parted))
     digests = run_tasks(_digests, [(chunk,) for chunk in chunks], "digest", progress)
     manifest = describe(
         model,
@@ -149,7 +149,7 @@ def _patch_maps(
     progress: StageProgress,
 ) -> list[PatchMaps]:
     """Patch maps of complete parts under `model`, in their order; see `complete_maps`."""
-    calls = [(chunk,) for chunk in _chunks(samples)]
+    calls = [(chunk,) for chunk in chunked(samples)]
     found = run_tasks(_complete, calls, stage, progress, model=model, extractors=extractors)
     return [maps for chunk in found for maps in chunk]
 
@@ -196,7 +196,7 @@ def _single_threaded(function: Callable[..., _T], *args: Any, **named: Any) -> _
     return function(*args, **named)
 
 
-def _tokens(
+def tokens_by_tasks(
     samples: Sequence[PartSample],
     extractors: Mapping[str, Extractor],
     *,
@@ -237,8 +237,9 @@ def _unreadable(samples: Sequence[PartSample]) -> dict[str, str]:
     return broken
 
 
-def _chunks(samples: Sequence[PartSample]) -> list[Sequence[PartSample]]:
-    return [samples[start : start + CHUNK] for start in range(0, len(samples), CHUNK)]
+def chunked(items: Sequence[_T], size: int = CHUNK) -> list[Sequence[_T]]:
+    """The items in runs of `size`, in their order."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def _quiet(_: float) -> None:
