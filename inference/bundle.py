@@ -29,6 +29,7 @@ from inference.model.bank import Bank
 from inference.model.fusion import Fusion
 from inference.model.heads import FeatureHead
 from inference.model.normalise import Normaliser
+from inference.model.places import Places
 from inference.model.product import Eye, Hallucinator, Pair, ProductModel, Subset, subset_name
 from inference.model.promise import Calibration
 from inference.model.usual import Usual
@@ -216,6 +217,8 @@ def _tensors(
         tensors[f"eye/{name}/centre"] = eye.normaliser.centre
         tensors[f"eye/{name}/spread"] = eye.normaliser.spread
         tensors[f"eye/{name}/directions"] = eye.normaliser.directions
+        tensors[f"eye/{name}/place_mean"] = eye.places.mean
+        tensors[f"eye/{name}/place_whiten"] = eye.places.whiten.half()
         tensors[f"eye/{name}/bank"] = eye.bank.rows
         tensors[f"eye/{name}/usual_mean"] = eye.usual.mean
         tensors[f"eye/{name}/usual_spread"] = eye.usual.spread
@@ -263,6 +266,7 @@ def _model(manifest: Manifest, tensors: Mapping[str, Tensor]) -> ProductModel:
 def _eye(own: Mapping[str, Tensor]) -> Eye:
     return Eye(
         normaliser=Normaliser(own["centre"], own["spread"], own["directions"]),
+        places=Places(own["place_mean"], own["place_whiten"].float()),
         bank=Bank.of(own["bank"]),
         usual=Usual(own["usual_mean"], own["usual_spread"]),
         false_colour=own["false_colour"],

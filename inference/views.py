@@ -21,11 +21,17 @@ _FAST: Final = (cv2.IMWRITE_PNG_COMPRESSION, 1)
 def explain_features(bundle: Bundle, modality: str, capture: Capture) -> bytes:
     """Real features of `capture`, in the false colours of the hallucinated ones."""
     eye = bundle.model.eyes[modality]
-    return features_png(eye, eye.normaliser(bundle.extractors[modality].extract(capture)))
+    return features_png(eye, eye.deviations(bundle.extractors[modality].extract(capture)))
 
 
-def features_png(eye: Eye, features: Tensor) -> bytes:
-    """Normalised patch features as a 56 x 56 false-colour picture: their main directions."""
+def features_png(eye: Eye, deviations: Tensor) -> bytes:
+    """Patch features as a 56 x 56 false-colour picture: their main directions.
+
+    Args:
+        eye: What is known of the modality.
+        deviations: Of every patch, real or hallucinated.
+    """
+    features = eye.places.restored(deviations)
     colours = (features @ eye.false_colour + 0.5).clamp(0, 1).view(GRID, GRID, 3)
     return _png((colours.flip(2) * 255).to(torch.uint8).numpy())
 

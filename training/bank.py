@@ -1,5 +1,6 @@
 """Normalisation, memory bank and false colours of one modality, from nominal patches."""
 
+from collections.abc import Iterable
 from typing import Final
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor
 from inference.model.bank import Bank
 from inference.model.coreset import greedy_coreset
 from inference.model.normalise import Normaliser
+from inference.model.places import Places
 from inference.model.product import Eye
 from inference.model.usual import Usual
 
@@ -16,13 +18,24 @@ CANDIDATES_MAX: Final = 24_000
 """Patches among which the coreset is chosen; its cost grows with them."""
 
 
-def fit_eye(rows: Tensor, *, seed: int) -> Eye:
-    """What is known of one modality, from raw nominal patches."""
+def fit_eye(rows: Tensor, *, place: Tensor, parts: Iterable[Tensor] | None, seed: int) -> Eye:
+    """What is known of one modality, from raw nominal patches.
+
+    Args:
+        rows: An extractor's features of some patches.
+        place: Which place of the part each of them is from.
+        parts: Features of whole nominal parts, by which places are known; None: all are one.
+        seed: Of the bank's choice.
+    """
     normaliser = Normaliser.of(rows)
     normal = normaliser(rows)
+    places = Places.unknown(normal.shape[1])
+    if parts is not None:
+        places = Places.of(normaliser(each) for each in parts)
     return Eye(
         normaliser=normaliser,
-        bank=fit_bank(normal, seed=seed),
+        places=places,
+        bank=fit_bank(places.at(normal, place), seed=seed),
         usual=Usual.unknown(),
         false_colour=_directions(normal),
     )

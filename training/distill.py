@@ -15,7 +15,7 @@ from training.bank import fit_bank
 FOLDS: Final = 2
 STEPS: Final = 150
 BATCH: Final = 1024
-LEARNING_RATE: Final = 4e-3
+LEARNING_RATE: Final = 1e-2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

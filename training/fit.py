@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from connectors.errors import Poison
@@ -26,7 +27,7 @@ from inference.bundle import (
     calibration_digest,
     write_bundle,
 )
-from inference.extractors import build_extractor
+from inference.extractors import Extractor, build_extractor
 from inference.model.product import Eye, Pair, ProductModel, pairs_of, subset_name, subsets_of
 from inference.preprocess import channels_of
 from training.bank import fit_eye
@@ -79,7 +80,7 @@ def fit_product(
     tokens = gather_tokens(
         parted[Role.FIT], extractors, seed=seed, progress=partial(progress, "features")
     )
-    eyes = fit_eyes(tokens, seed=seed, progress=progress)
+    eyes = fit_eyes(tokens, parted[Role.FIT], extractors, seed=seed, progress=progress)
     pairs = fit_heads(tokens, eyes, seed=seed, progress=progress)
     model = assembled(eyes, pairs)
     tune = parted[Role.TUNE]
@@ -110,20 +111,46 @@ def used_samples(parted: Mapping[Role, Sequence[PartSample]]) -> list[PartSample
     return [sample for role in _PARTS_MIN for sample in parted[role]]
 
 
-def fit_eyes(tokens: Tokens, *, seed: int, progress: StageProgress) -> dict[str, Eye]:
-    """Normalisation and bank of every modality."""
+def fit_eyes(
+    tokens: Tokens,
+    samples: Sequence[PartSample],
+    extractors: Mapping[str, Extractor],
+    *,
+    seed: int,
+    progress: StageProgress,
+) -> dict[str, Eye]:
+    """Normalisation, places and bank of every modality."""
     eyes = {}
     for done, (name, rows) in enumerate(sorted(tokens.features.items()), start=1):
-        eyes[name] = fit_eye(rows, seed=seed)
+        eyes[name] = eye_of(
+            name, rows, place=tokens.place, samples=samples, extractors=extractors, seed=seed
+        )
         progress("banks", done / len(tokens.features))
     return eyes
+
+
+def eye_of(
+    name: str,
+    rows: Tensor,
+    *,
+    place: Tensor,
+    samples: Sequence[PartSample],
+    extractors: Mapping[str, Extractor],
+    seed: int,
+) -> Eye:
+    """The eye of one modality; every sample is extracted once more, to know its places."""
+    with torch.inference_mode():
+        parts = (extractors[name].extract(sample.captures[name]) for sample in samples)
+        return fit_eye(rows, place=place, parts=parts, seed=seed)
 
 
 def fit_heads(
     tokens: Tokens, eyes: Mapping[str, Eye], *, seed: int, progress: StageProgress
 ) -> dict[Pair, FittedPair]:
     """Head and hallucinated bank of every ordered pair of modalities."""
-    normal = {name: eyes[name].normaliser(rows) for name, rows in tokens.features.items()}
+    normal = {
+        name: eyes[name].deviations_at(rows, tokens.place) for name, rows in tokens.features.items()
+    }
     wanted = pairs_of(eyes)
     pairs = {}
     for done, (source, target) in enumerate(wanted, start=1):

@@ -197,13 +197,18 @@ def _fitted(
     generator = torch.Generator().manual_seed(seed)
     keep = min(PATCHES, TOKENS_MAX // size.fit)
     rows: dict[str, list[Tensor]] = {MAIN: [], ABSENT: []}
+    places = []
     for number in range(size.fit):
         chosen = torch.randperm(PATCHES, generator=generator)[:keep]
+        places.append(chosen)
         for name, features in world.part(number).items():
             rows[name].append(features[chosen])
+    place = torch.cat(places)
     tokens = {name: torch.cat(each) for name, each in rows.items()}
-    eyes = {name: fit_eye(each, seed=seed) for name, each in tokens.items()}
-    normal = {name: eyes[name].normaliser(each) for name, each in tokens.items()}
+    eyes = {
+        name: fit_eye(each, place=place, parts=None, seed=seed) for name, each in tokens.items()
+    }
+    normal = {name: eyes[name].deviations_at(each, place) for name, each in tokens.items()}
     lot = torch.arange(size.fit).repeat_interleave(keep)
     heads = {
         (source, target): fit_pair(normal[source], normal[target], lot=lot, seed=seed)

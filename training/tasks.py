@@ -4,6 +4,7 @@ Parts travel as claim checks: each task fetches the captures that it works on, o
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -17,7 +18,6 @@ from inference.bundle import write_bundle
 from inference.extractors import Extractor, build_extractor
 from inference.model.product import Pair, PatchMaps, ProductModel, pairs_of
 from inference.preprocess import Capture, read_capture
-from training.bank import fit_eye
 from training.calibrate import calibrated, complete_maps, tuned
 from training.datasets import PartSample, Role, by_role, scored_modalities
 from training.distill import FittedPair, fit_pair
@@ -25,6 +25,7 @@ from training.fit import (
     StageProgress,
     assembled,
     describe,
+    eye_of,
     refuse_few,
     sample_digest,
     used_samples,
@@ -111,10 +112,20 @@ def fit_by_tasks(
     extractors = {name: build_extractor(line.modalities[name].extractor, {}) for name in names}
     tokens = tokens_by_tasks(parted[Role.FIT], extractors, seed=seed, progress=progress)
     found = run_tasks(
-        fit_eye, [(tokens.features[name],) for name in names], "banks", progress, seed=seed
+        eye_of,
+        [(name, tokens.features[name]) for name in names],
+        "banks",
+        progress,
+        place=tokens.place,
+        samples=parted[Role.FIT],
+        extractors=extractors,
+        seed=seed,
     )
     eyes = dict(zip(names, found, strict=True))
-    normal = {name: ray.put(eyes[name].normaliser(tokens.features[name])) for name in names}
+    normal = {
+        name: ray.put(eyes[name].deviations_at(tokens.features[name], tokens.place))
+        for name in names
+    }
     wanted = pairs_of(eyes)
     heads = [(normal[source], normal[target]) for source, target in wanted]
     fitted = run_tasks(fit_pair, heads, "heads", progress, lot=tokens.lot, seed=seed)
@@ -207,7 +218,7 @@ def tokens_by_tasks(
     calls = [(samples, {name: extractor}) for name, extractor in extractors.items()]
     found = run_tasks(_gather, calls, "features", progress, seed=seed)
     features = {name: rows for each in found for name, rows in each.features.items()}
-    return Tokens(features=features, part=found[0].part, lot=found[0].lot)
+    return replace(found[0], features=features)
 
 
 def _gather(

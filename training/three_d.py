@@ -95,8 +95,8 @@ def compare(product: str, *, size: Size, seed: int) -> ProductResult:
         seed: Which parts, and of every random choice.
     """
     numbers = iter(range(_FIRST_SEED + 100_000 * seed, _FIRST_SEED + 100_000 * (seed + 1)))
-    rows, cost_ms = _rows(product, numbers, size.fit, seed=seed)
-    eyes = {name: fit_eye(rows[name], seed=seed) for name in EYES}
+    parts, cost_ms = _parts(product, numbers, size.fit)
+    eyes = {name: _eye(parts[name], seed=seed) for name in EYES}
     maps: dict[str, list[Tensor]] = {name: [] for name in EYES}
     for _ in range(size.tune):
         for name, found in _maps(eyes, _scan(product, next(numbers))).items():
@@ -144,24 +144,30 @@ def features_of(scan: Capture) -> dict[str, Tensor]:
     return found | {BOTH: torch.cat([found[SURFACE], found[FPFH]], dim=1)}
 
 
-def _rows(
-    product: str, numbers: Iterator[int], parts: int, *, seed: int
-) -> tuple[dict[str, Tensor], dict[str, float]]:
-    """Nominal patches of `parts` parts, equally many of each, and what a capture costs in ms."""
+def _eye(parts: list[Tensor], *, seed: int) -> Eye:
+    """As the product's own: some patches of each part for the bank, all of them for places."""
     generator = torch.Generator().manual_seed(seed)
-    keep = min(PATCHES, TOKENS_MAX // parts)
-    rows: dict[str, list[Tensor]] = {name: [] for name in EYES}
+    keep = min(PATCHES, TOKENS_MAX // len(parts))
+    chosen = [torch.randperm(PATCHES, generator=generator)[:keep] for _ in parts]
+    rows = torch.cat([each[where] for each, where in zip(parts, chosen, strict=True)])
+    return fit_eye(rows, place=torch.cat(chosen), parts=parts, seed=seed)
+
+
+def _parts(
+    product: str, numbers: Iterator[int], count: int
+) -> tuple[dict[str, list[Tensor]], dict[str, float]]:
+    """Features of `count` nominal parts by every eye, and what a capture costs in ms."""
+    parts: dict[str, list[Tensor]] = {name: [] for name in EYES}
     times: list[dict[str, float]] = []
-    for _ in range(parts):
+    for _ in range(count):
         scan = _scan(product, next(numbers))
-        chosen = torch.randperm(PATCHES, generator=generator)[:keep]
         for name, features in features_of(scan).items():
-            rows[name].append(features[chosen])
+            parts[name].append(features)
         if len(times) < _TIMED:
             times.append({name: _cost_ms(name, scan) for name in (SURFACE, FPFH)})
     cost = {name: float(np.median([each[name] for each in times])) for name in (SURFACE, FPFH)}
     cost[BOTH] = cost[SURFACE] + cost[FPFH]
-    return {name: torch.cat(each) for name, each in rows.items()}, cost
+    return parts, cost
 
 
 def _cost_ms(name: str, scan: Capture) -> float:
@@ -173,7 +179,7 @@ def _cost_ms(name: str, scan: Capture) -> float:
 
 def _maps(eyes: Mapping[str, Eye], scan: Capture) -> dict[str, Tensor]:
     return {
-        name: eyes[name].bank.distances(eyes[name].normaliser(features))
+        name: eyes[name].bank.distances(eyes[name].deviations(features))
         for name, features in features_of(scan).items()
     }
 

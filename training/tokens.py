@@ -31,6 +31,8 @@ class Tokens:
     """Which part each row is from."""
     lot: Tensor
     """Which lot that part is of."""
+    place: Tensor
+    """Which place of the part, 0 to 3135, each row is from."""
 
 
 def extract(sample: PartSample, extractors: Mapping[str, Extractor]) -> dict[str, Tensor]:
@@ -49,10 +51,12 @@ def gather_tokens(
     generator = torch.Generator().manual_seed(seed)
     keep = min(PATCHES, max(1, TOKENS_MAX // len(samples)))
     rows: dict[str, list[Tensor]] = {name: [] for name in extractors}
+    places = []
     chosen = torch.empty(0, dtype=torch.int64)
     for done, sample in enumerate(samples, start=1):
         if done % GROUP == 1:
             chosen = torch.randperm(PATCHES, generator=generator)[:keep]
+        places.append(chosen)
         for name, features in extract(sample, extractors).items():
             rows[name].append(features[chosen])
         progress(done / len(samples))
@@ -62,4 +66,5 @@ def gather_tokens(
         features={name: torch.cat(each) for name, each in rows.items()},
         part=torch.arange(len(samples)).repeat_interleave(keep),
         lot=lot.repeat_interleave(keep),
+        place=torch.cat(places),
     )

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-DIM_MAX: Final = 64
+DIM_MAX: Final = 24
 """Main directions kept: the cost of a search and of a head grows with them."""
 _NORMAL_SPREAD: Final = (0.1587, 0.8413)  # the quantiles one standard deviation from the median
 _LIMIT: Final = 10.0

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from inference.model.bank import Bank
 from inference.model.fusion import Fusion, sum_in_order
 from inference.model.normalise import Normaliser
+from inference.model.places import Places
 from inference.model.promise import Calibration
 from inference.model.score import image_score
 from inference.model.usual import Usual
@@ -29,10 +30,21 @@ class Eye:
     """What is known of one modality."""
 
     normaliser: Normaliser
+    places: Places
     bank: Bank
     usual: Usual
     false_colour: Float[Tensor, "dim 3"]
     """Projects normalised features to red, green and blue around one half."""
+
+    def deviations(self, raw: Float[Tensor, "patches dim"]) -> Float[Tensor, "patches kept"]:
+        """An extractor's features of a whole part as banks and heads take them."""
+        return self.places(self.normaliser(raw))
+
+    def deviations_at(
+        self, raw: Float[Tensor, "rows dim"], place: Int[Tensor, " rows"]
+    ) -> Float[Tensor, "rows kept"]:
+        """The same of single patches, each of the place told."""
+        return self.places.at(self.normaliser(raw), place)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,7 +130,7 @@ class ProductModel:
 
     def normalised(self, features: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Features as banks and heads take them."""
-        return {name: self.eyes[name].normaliser(raw) for name, raw in features.items()}
+        return {name: self.eyes[name].deviations(raw) for name, raw in features.items()}
 
     def hallucinate(self, features: Mapping[str, Tensor], target: str) -> list[Tensor]:
         """What each present modality predicts of `target`, in the order of their names."""

@@ -43,8 +43,8 @@ def fit_control(
     key: ControlKey, tokens: Tokens, eyes: Mapping[str, Eye], *, seed: int
 ) -> Hallucinator:
     """The control `key`, fitted on the same patches as the head that it is held against."""
-    main = eyes[key.main].normaliser(tokens.features[key.main])
-    target = eyes[key.target].normaliser(tokens.features[key.target])
+    main = eyes[key.main].deviations_at(tokens.features[key.main], tokens.place)
+    target = eyes[key.target].deviations_at(tokens.features[key.target], tokens.place)
     seed = seed + 1 + sorted(eyes).index(key.target)  # no two extra banks of a main are alike
     if key.name == "self-distilled":
         return fit_pair(main, main, lot=tokens.lot, seed=seed).hallucinator

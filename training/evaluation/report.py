@@ -118,7 +118,9 @@ def evaluate_dataset(
         products=found,
         promise=promise_report(everything, seed=seed),
         chance=_chance([cell for report in found for cell in report.cells]),
-        sweep=sweep(seed=seed, quick=quick, progress=partial(progress, "made-up features", "sweep")),
+        sweep=sweep(
+            seed=seed, quick=quick, progress=partial(progress, "made-up features", "sweep")
+        ),
     )
 
 
