@@ -62,14 +62,8 @@ def evaluate(
     from deploy.evaluation.terminal import show
 
     settings = read_settings()
-    given = _dataset(
-        kind=dataset,
-        folder=folder,
-        line=line,
-        parts=_QUICK_PARTS if quick else parts,
-        test=_QUICK_TEST if quick else test,
-        seed=seed,
-    )
+    fit, tried = (_QUICK_PARTS, _QUICK_TEST) if quick else (parts, test)
+    given = _dataset(kind=dataset, folder=folder, line=line, parts=fit, test=tried, seed=seed)
     products = product or sorted(given.line.products)
     order = Order(
         products=products[:1] if quick else products,

@@ -1,6 +1,6 @@
 """How well parts are told apart: per subset of modalities, kind of defect and grade."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -104,29 +104,38 @@ def subset_accuracies(scored: Scored, *, seed: int) -> list[SubsetAccuracy]:
 
 def cells(scored: Scored, *, seed: int) -> list[Cell]:
     """Every subset x kind, for all grades together and for each."""
-    arms, found = Arms.of(scored.parts), []
+    arms = Arms.of(scored.parts)
+    kinds = sorted(set(arms.kinds[arms.defective].tolist()))
+    found = []
     for present in subsets_of(scored.bundle.model.eyes):
         scores, seen = fused(scored, present), _seen(scored.parts, present)
-        for kind in sorted(set(arms.kinds[arms.defective])):
-            of_kind = arms.kinds == kind
-            grades = sorted(set(arms.grades[of_kind & ~np.isnan(arms.grades)]))
-            for grade in (None, *grades):
-                bad = of_kind if grade is None else of_kind & (arms.grades == grade)
-                auroc = against(scores, good=arms.good, bad=bad, seed=seed)
-                if auroc is None:
-                    continue
-                found.append(
-                    Cell(
-                        present=present,
-                        kind=str(kind),
-                        grade=None if grade is None else float(grade),
-                        defective=int(bad.sum()),
-                        seen=bool(seen[bad].any()),
-                        auroc=auroc,
-                        chance_p=float(mannwhitneyu(scores[bad], scores[arms.good]).pvalue),
-                    )
+        for kind, grade in _kinds_and_grades(arms, kinds):
+            bad = arms.kinds == kind
+            if grade is not None:
+                bad &= arms.grades == grade
+            auroc = against(scores, good=arms.good, bad=bad, seed=seed)
+            assert auroc is not None, "every product has good parts and every kind has parts"
+            found.append(
+                Cell(
+                    present=present,
+                    kind=kind,
+                    grade=grade,
+                    defective=int(bad.sum()),
+                    seen=bool(seen[bad].any()),
+                    auroc=auroc,
+                    chance_p=float(mannwhitneyu(scores[bad], scores[arms.good]).pvalue),
                 )
+            )
     return found
+
+
+def _kinds_and_grades(arms: Arms, kinds: Sequence[str]) -> Iterator[tuple[str, float | None]]:
+    """Each kind with all its grades together, then with each that occurs."""
+    for kind in kinds:
+        grades = arms.grades[arms.kinds == kind]
+        yield kind, None
+        for grade in sorted(set(grades[~np.isnan(grades)].tolist())):
+            yield kind, float(grade)
 
 
 def fused(
