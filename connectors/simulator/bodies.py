@@ -69,23 +69,19 @@ def _spliced(making: Making, *, fine: Grid, rng: np.random.Generator) -> Spliced
 
 
 def _misaligned(making: Making, *, fine: Grid, coarse: Grid, flaw: Flaw) -> Body:
-    """Yarns pushed aside: by so much where height is made of them, by so much where tone is.
+    """Yarns pushed aside: by so much in what the eye sees, by so much in what X-rays do.
 
-    Clear resin levels the surface over the yarns, and the eye sees through it: the quantities
-    differ in how far they follow. Heat does not: it meets the resin pocket alone.
+    Clear resin levels the surface over them: no relief. Heat meets the resin pocket alone.
     """
-    strength = flaw.strength
 
     def pushed(amount: float) -> Body:
         aside, below = (displaced(grid, flaw, amount=amount) for grid in (fine, coarse))
         return making.body(aside, below, making.texture())
 
     body = making.body(fine, coarse, making.texture())
-    if strength.relief:
-        body.height_mm = pushed(strength.relief).height_mm
-    if strength.tone:
-        look = pushed(strength.tone)
+    if flaw.strength.tone:
+        look = pushed(flaw.strength.tone)
         body = replace(body, albedo=look.albedo, grain_rad=look.grain_rad)
-    if strength.density:
-        body.density = pushed(strength.density).density
+    if flaw.strength.density:
+        body.density = pushed(flaw.strength.density).density
     return body

@@ -31,9 +31,11 @@ from connectors.simulator.observer import (
 from connectors.simulator.strengths import GRADES, PATH
 
 _GUESS: Final = {"relief": 0.02, "tone": 0.2, "heat": 0.1, "density": 0.1}
-_ROUNDS: Final = 3
+_ROUNDS: Final = 5
+_STEP_MAX: Final = 3.0
 _NEAR: Final = 0.03
-_SOLVED_ON: Final = {"rgb": 10, "scan": 32, "thermal": 32, "ct": 32}
+_MIDDLE: Final = 4.0
+_SOLVED_ON: Final = {"rgb": 16, "scan": 32, "thermal": 32, "ct": 32}
 _MEASURED_ON: Final = {"rgb": 16, "scan": 32, "thermal": 32, "ct": 32}
 """Colour pictures cost most, and differ least in how well they show a flaw."""
 
@@ -94,17 +96,49 @@ def solved(
         base = mean_d(looks(observer, kind, given, parts=parts))
     if base >= grade:
         return 0.0
+    before = (0.0, base)
     for _ in range(_ROUNDS):
         seen = looks(observer, kind, replace(given, **{quantity: amount}), parts=parts)
         now = mean_d(seen)
-        if abs(now - grade) < 0.03 * grade:
+        if abs(now - grade) < _NEAR * grade:
             break
-        low, high = 0.02, 50.0
-        for _ in range(30):
-            middle = float(np.sqrt(low * high))
-            low, high = (middle, high) if mean_d(seen, times=middle) < grade else (low, middle)
-        amount *= middle
+        if base == 0.0:
+            step = _times(seen, grade)
+        else:  # only a part of the trace grows with the amount: along the secant
+            slope = (now - before[1]) / (amount - before[0])
+            step = 1 + (grade - now) / (slope * amount) if slope > 0 else _STEP_MAX
+        before = (amount, now)
+        amount *= float(np.clip(step, 1 / _STEP_MAX, _STEP_MAX))
     return amount
+
+
+def _times(seen: list[Look], grade: float) -> float:
+    """How many times as strong these flaws must be for a mean d' of `grade`, by bisection."""
+    low, high = 0.02, 50.0
+    for _ in range(25):
+        middle = float(np.sqrt(low * high))
+        low, high = (middle, high) if mean_d(seen, times=middle) < grade else (low, middle)
+    return high
+
+
+def in_proportion(
+    observer: Observer, kind: str, quantity: str, *, parts: list[Making]
+) -> dict[float, float]:
+    """The strength at each grade of a quantity whose trace grows in proportion to it.
+
+    The flaw is solved at the middle grade; at the others it is taken so many times as strong.
+    """
+    amount = solved(
+        observer,
+        kind,
+        quantity,
+        given=Strength(),
+        grade=_MIDDLE,
+        parts=parts,
+        guess=_GUESS[quantity],
+    )
+    seen = looks(observer, kind, Strength(**{quantity: amount}), parts=parts)
+    return {grade: amount * _times(seen, grade) for grade in GRADES}
 
 
 @cache
@@ -115,28 +149,42 @@ def _observer(product: str, modality: str) -> Observer:
 def rows_of(product: str, kind: str) -> dict[str, Row]:
     """Grade by grade the strengths of `kind` on `product`, and what was measured of them."""
     cv2.setNumThreads(1)
-    rows, guess = {}, dict(_GUESS)
-    for grade in GRADES:
-        found = Strength()
-        for quantity in (q for q in QUANTITIES if q in ACTS_ON[kind]):
-            observer = _observer(product, JUDGE[quantity])
-            given = found if quantity == "tone" else Strength()
-            amount = solved(
-                observer,
-                kind,
-                quantity,
-                given=given,
-                grade=grade,
-                parts=makings(product, count=_SOLVED_ON[observer.modality], seed=1),
-                guess=guess[quantity],
-            )
-            guess[quantity] = 1.5 * amount or guess[quantity]
-            found = replace(found, **{quantity: amount})
-        rows[f"{grade:g}"] = {
-            "strength": {q: round(a, 6) for q, a in asdict(found).items() if a},
-            **_measured(product, kind, found),
+    found = dict.fromkeys(GRADES, Strength())
+    for quantity in (q for q in QUANTITIES if q in ACTS_ON[kind]):
+        observer = _observer(product, JUDGE[quantity])
+        parts = makings(product, count=_SOLVED_ON[observer.modality], seed=1)
+        beside_relief = quantity == "tone" and found[_MIDDLE].relief > 0
+        if beside_relief or (kind == "misalignment" and quantity != "heat"):
+            amounts = _one_by_one(observer, kind, quantity, given=found, parts=parts)
+        else:
+            amounts = in_proportion(observer, kind, quantity, parts=parts)
+        found = {g: replace(s, **{quantity: amounts[g]}) for g, s in found.items()}
+    return {
+        f"{grade:g}": {
+            "strength": {q: round(a, 6) for q, a in asdict(strength).items() if a},
+            **_measured(product, kind, strength),
         }
-    return rows
+        for grade, strength in found.items()
+    }
+
+
+def _one_by_one(
+    observer: Observer,
+    kind: str,
+    quantity: str,
+    *,
+    given: dict[float, Strength],
+    parts: list[Making],
+) -> dict[float, float]:
+    """The strength at each grade where the trace is no multiple: beside relief, by pushing."""
+    amounts, guess = {}, _GUESS[quantity]
+    for grade in GRADES:
+        beside = Strength(relief=given[grade].relief) if quantity == "tone" else Strength()
+        amounts[grade] = solved(
+            observer, kind, quantity, given=beside, grade=grade, parts=parts, guess=guess
+        )
+        guess = 1.5 * amounts[grade] or guess
+    return amounts
 
 
 def _measured(product: str, kind: str, strength: Strength) -> Row:

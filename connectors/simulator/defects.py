@@ -34,7 +34,7 @@ ACTS_ON: Final[dict[str, tuple[str, ...]]] = {
     "inclusion": ("heat", "density"),
     "void": ("heat", "density"),
     "missing_yarn": QUANTITIES,
-    "misalignment": QUANTITIES,
+    "misalignment": ("tone", "heat", "density"),
     "impact": QUANTITIES,
 }
 """The physical quantities that each kind alters at all."""

@@ -5,6 +5,7 @@ defect and its twin without share every detail but the defect.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 import cv2
@@ -30,6 +31,10 @@ COAT_EDGE_MM: Final = 14.0
 SEAM_INSET_MM: Final = 1.7
 LID_HALF_MM: Final = (28.0, 17.0)
 YARN_MM: Final = 4.0
+_WARM: Final = 1.5
+"""Absorptivity of the belt over its store of heat, relative to a part's."""
+_RAIL: Final = 8
+"""Width of a rail in cells."""
 FINISH: Final = 0.04
 """Contrast of the mottle of a surface's finish, in all octaves."""
 
@@ -48,12 +53,30 @@ def _tinted(colour: tuple[float, float, float], lot: Lot) -> tuple[float, float,
     return red, green, blue
 
 
-def _table(rng: np.random.Generator, *, depth_mm: float, tone: float = 0.03) -> tuple[Field, Field]:
-    """Height and albedo of the belt below the part, scuffed by use."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Table:
+    """What lies below and beside the part: a warm belt between two cold, bright steel rails."""
+
+    height_mm: Field
+    albedo: Field
+    absorptivity: Field
+
+
+def _table(rng: np.random.Generator, *, depth_mm: float, tone: float = 0.03) -> _Table:
+    """The belt, scuffed by use, and the rails.
+
+    They are darker, brighter, lower, higher, warmer and colder than what goes wrong on a part: the
+    extremes of a capture say nothing about the part.
+    """
     scuffs = smooth(rng, cells=(12, 12)) * 0.05 + grainy(rng, sigma=0.8) * 0.03
-    albedo = (1 + scuffs)[..., None] * np.asarray((0.7 * tone, tone, 1.25 * tone), np.float32)
-    height = -np.float32(depth_mm) + 0.01 * smooth(rng, cells=(6, 6))
-    return np.asarray(height, np.float32), np.asarray(albedo, np.float32)
+    tones = np.asarray((0.7 * tone, tone, 1.25 * tone), np.float32)
+    albedo = np.asarray((1 + scuffs)[..., None] * tones, np.float32)
+    height = np.asarray(-np.float32(depth_mm) + 0.01 * smooth(rng, cells=(6, 6)), np.float32)
+    absorptivity = np.asarray(_WARM * (1 + 0.5 * scuffs), np.float32)
+    for at, low, high in ((height, -2.5, 1.4), (absorptivity, 1.9, 0.1), (albedo, 0.003, 0.62)):
+        for rail, slot in ((np.s_[:, :_RAIL], _RAIL), (np.s_[:, -_RAIL:], -_RAIL - 1)):
+            at[rail], at[:, slot] = high, low
+    return _Table(height_mm=height, albedo=albedo, absorptivity=absorptivity)
 
 
 def _finish(rng: np.random.Generator, solid: Field, *, contrast: float) -> Field:
@@ -83,7 +106,7 @@ def electrode(fine: Grid, coarse: Grid, lot: Lot, rng: np.random.Generator) -> B
 
     solid, coat = shapes(fine, wobble)
     solid_coarse, coat_coarse = shapes(coarse, wobble[::4, ::4])
-    table_mm, albedo = _table(rng, depth_mm=0.15, tone=0.07)
+    table = _table(rng, depth_mm=0.15, tone=0.07)
     grains = grainy(rng, sigma=0.7) * (1 + 0.15 * lot.texture)
     lanes = smooth(rng, cells=(3, 60))
     rolled = smooth(rng, cells=(2, 128)) * 0.6 + grainy(rng, sigma=0.6) * 0.4
@@ -94,7 +117,7 @@ def electrode(fine: Grid, coarse: Grid, lot: Lot, rng: np.random.Generator) -> B
     part_mm = curled + 0.035 * waves + 0.002 * rolled * (1 - coat) + coating * coat
     foil = _tinted((0.22, 0.13, 0.09), lot)
     dark = _tinted((0.090, 0.092, 0.097), lot)
-    albedo = _paint(albedo, foil, solid)
+    albedo = _paint(table.albedo, foil, solid)
     albedo = albedo * (1 + 0.03 * rolled * solid)[..., None]
     albedo = _paint(albedo, dark, coat) * (1 + (0.08 * grains + 0.03 * lanes) * coat)[..., None]
     shine = 0.20 * (1 + 0.08 * lot.gloss)
@@ -103,7 +126,7 @@ def electrode(fine: Grid, coarse: Grid, lot: Lot, rng: np.random.Generator) -> B
     density[7:9] = 2.6 * solid_coarse
     pores = _porosity(rng, coat_coarse, amount=0.07)
     return Body(
-        height_mm=_blend(table_mm, part_mm, solid),
+        height_mm=_blend(table.height_mm, part_mm, solid),
         solid=solid,
         albedo=np.maximum(albedo, 0.004),
         film=_finish(rng, solid, contrast=FINISH),
@@ -113,7 +136,9 @@ def electrode(fine: Grid, coarse: Grid, lot: Lot, rng: np.random.Generator) -> B
         thickness=_blend(
             np.ones_like(solid), 0.45 + (0.55 + 0.02 * lot.thickness + 0.03 * lanes) * coat, solid
         ),
-        absorptivity=0.5 + solid * ((0.92 + 0.02 * lot.heat) * coat + 0.3 * (1 - coat) - 0.5),
+        absorptivity=_blend(
+            table.absorptivity, (0.92 + 0.02 * lot.heat) * coat + 0.3 * (1 - coat), solid
+        ),
         density=np.maximum(density - pores, 0),
         resistance=pores * 0.5,
         layer_blur=0.12,
@@ -139,7 +164,7 @@ def can(fine: Grid, coarse: Grid, lot: Lot, rng: np.random.Generator) -> Body:
     """The lid of a prismatic cell: brushed aluminium, weld seam, terminals, vent, fill port."""
     u, v = fine.u, fine.v
     solid, solid_coarse = (edge(seam_distance(g) - SEAM_INSET_MM) for g in (fine, coarse))
-    table_mm, albedo = _table(rng, depth_mm=1.0, tone=0.05)
+    table = _table(rng, depth_mm=1.0, tone=0.05)
     brushed = smooth(rng, cells=(FINE, 6)) * 0.7 + smooth(rng, cells=(FINE, 24)) * 0.5
     mottle, bow = smooth(rng, cells=(10, 14)), smooth(rng, cells=(3, 3))
     along = np.where(np.abs(u) / LID_HALF_MM[0] > np.abs(v) / LID_HALF_MM[1], v, u)
@@ -155,7 +180,7 @@ def can(fine: Grid, coarse: Grid, lot: Lot, rng: np.random.Generator) -> Body:
     part_mm = 0.05 * bow + 0.0015 * brushed + 0.14 * seam * ripple + 0.8 * post + 0.25 * gasket
     part_mm += -0.10 * score - 0.05 * edge(vent * 4) + 0.12 * edge(port, softness_mm=0.4)
     metal = _tinted((0.31, 0.315, 0.325), lot)
-    albedo = _paint(albedo, metal, solid) * (1 + 0.05 * brushed * solid)[..., None]
+    albedo: Field = _paint(table.albedo, metal, solid) * (1 + 0.05 * brushed * solid)[..., None]
     albedo = _paint(albedo, _tinted((0.24, 0.24, 0.25), lot), 0.7 * np.minimum(seam, 1.0))
     albedo = _paint(albedo, (0.025, 0.026, 0.030), gasket)
     albedo = _paint(albedo, (0.42, 0.26, 0.16), post * (u > 0))
@@ -170,9 +195,9 @@ def can(fine: Grid, coarse: Grid, lot: Lot, rng: np.random.Generator) -> Body:
     )
     pores = _porosity(rng, solid_coarse, amount=0.06)
     mass = 1 + 0.02 * lot.thickness + 0.9 * post + 0.3 * seam - 0.25 * edge(vent * 4) + 0.02 * bow
-    heat = 0.5 + solid * (0.03 * lot.heat - 0.05 + 0.012 * mottle) + 0.35 * gasket
+    heat = 0.45 + 0.03 * lot.heat + 0.012 * mottle + 0.35 * gasket
     return Body(
-        height_mm=_blend(table_mm, part_mm, solid),
+        height_mm=_blend(table.height_mm, part_mm, solid),
         solid=solid,
         albedo=np.maximum(albedo, 0.004),
         film=_finish(rng, solid, contrast=FINISH),
@@ -180,7 +205,7 @@ def can(fine: Grid, coarse: Grid, lot: Lot, rng: np.random.Generator) -> Body:
         grain_rad=np.zeros((FINE, FINE), np.float32),
         anisotropy=0.6 * solid * (1 - np.minimum(seam, 1)) * (1 - gasket),
         thickness=_blend(np.ones_like(solid), mass, solid),
-        absorptivity=np.asarray(heat, np.float32),
+        absorptivity=_blend(table.absorptivity, heat, solid),
         density=np.maximum(density - pores, 0),
         resistance=pores * 0.5,
         layer_blur=0.16,
@@ -213,20 +238,20 @@ def plate(fine: Grid, coarse: Grid, lot: Lot, rng: np.random.Generator) -> Body:
         coarse.v + coarse.pushed_v + drift_v[::4, ::4],
         phase,
     )
-    table_mm, albedo = _table(rng, depth_mm=0.4, tone=0.06)
+    table = _table(rng, depth_mm=0.4, tone=0.06)
     along_v, along_u = smooth(rng, cells=(10, FINE)), smooth(rng, cells=(FINE, 10))
     fibres = np.where(warp > 0, along_v, along_u)
     resin, bow = smooth(rng, cells=(9, 9)), smooth(rng, cells=(3, 3))
     part_mm = 0.045 * crown + 0.002 * fibres + 0.008 * resin + 0.05 * bow
     carbon = _tinted((0.060, 0.0615, 0.066), lot)
-    albedo = _paint(albedo, carbon, solid)
+    albedo = _paint(table.albedo, carbon, solid)
     albedo = albedo * (1 + solid * (0.16 * (crown - 0.6) + 0.05 * fibres))[..., None]
     layers = [0.12 * np.roll(crown_coarse, (3 * k, 5 * k), (0, 1)) for k in range(LAYERS)]
     pores = _porosity(rng, solid_coarse, amount=0.10 * (1 + 0.15 * lot.texture))
     density = (np.stack(layers) + 1.0) * solid_coarse - pores
     thick = 1 + 0.02 * lot.thickness + 0.015 * bow + 0.02 * crown
     return Body(
-        height_mm=_blend(table_mm, part_mm, solid),
+        height_mm=_blend(table.height_mm, part_mm, solid),
         solid=solid,
         albedo=np.maximum(albedo, 0.003),
         film=_finish(rng, solid, contrast=FINISH),
@@ -234,7 +259,7 @@ def plate(fine: Grid, coarse: Grid, lot: Lot, rng: np.random.Generator) -> Body:
         grain_rad=(warp * np.float32(np.pi / 2)),
         anisotropy=0.6 * solid,
         thickness=_blend(np.ones_like(solid), thick, solid),
-        absorptivity=0.5 + solid * (0.38 + 0.02 * lot.heat + 0.01 * fibres),
+        absorptivity=_blend(table.absorptivity, 0.88 + 0.02 * lot.heat + 0.01 * fibres, solid),
         density=np.maximum(density, 0),
         resistance=pores * 0.6,
         layer_blur=0.22,

@@ -27,6 +27,7 @@ THERMAL: Final = 128
 SCAN_NOISE_MM: Final = 0.006
 THERMAL_NOISE_K: Final = 0.025
 
+_WEDGE: Final = np.repeat(np.linspace(0, 3.6, 8, dtype=np.float32), COARSE // 8)
 _RAMP: Final = np.linspace(-1, 1, 256, dtype=np.float32)
 
 
@@ -120,7 +121,6 @@ def thermal(body: Body, rng: np.random.Generator) -> Field:
     dammed = cv2.resize(contrast, (THERMAL, THERMAL), interpolation=cv2.INTER_CUBIC)
     stored = np.power(_shrunk(body.thickness, THERMAL), np.float32(-0.6))
     heat = lamp * _shrunk(body.absorptivity, THERMAL) * stored * (1 + 0.22 * dammed)
-    heat *= 0.35 + 0.65 * _shrunk(body.solid, THERMAL)
     heat = cv2.GaussianBlur(np.asarray(heat, np.float32), (0, 0), 1.1)
     return np.asarray(ambient + flash * heat + THERMAL_NOISE_K * noise, np.float32)
 
@@ -133,5 +133,8 @@ def ct(density: Field, rng: np.random.Generator) -> NDArray[np.uint16]:
     radius = np.hypot(line[None, :], line[:, None])
     ring = rings[np.minimum(radius * 0.7 * COARSE, COARSE - 1).astype(int)]
     cupping = 0.94 + 0.06 * np.square(radius)
+    # a step wedge beside the part, as laboratories use to calibrate grey values
+    density = density.copy()
+    density[:, :, :2] = _WEDGE[None, :, None]
     counts = density * cupping * 14_000 + 2_000 + 90 * ring + 260 * noise
     return np.asarray(np.clip(counts, 0, 65_535), np.uint16)

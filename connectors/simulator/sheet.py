@@ -1,4 +1,4 @@
-"""A sheet of products x defects x modalities: `python -m connectors.simulator.sheet OUT.png`."""
+"""A sheet of kinds x modalities x grades: `python -m connectors.simulator.sheet OUT.png`."""
 
 import sys
 from pathlib import Path
@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from connectors.simulator.encoding import png
-from connectors.simulator.parts import DEFECTS, SimulatedPart, make_part
+from connectors.simulator.parts import DEFECTS, GRADES, INLINE, SHAM, SimulatedPart, make_part
 
-_TILE = 256
+_TILE = 128
 _INFERNO = 14  # cv2.COLORMAP_INFERNO
 _VIRIDIS = 16  # cv2.COLORMAP_VIRIDIS
 
@@ -40,35 +40,35 @@ def picture(modality: str, capture: NDArray[Any]) -> NDArray[np.uint8]:
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
-def _row(part: SimulatedPart) -> NDArray[np.uint8]:
-    tiles = []
-    for modality, capture in [*part.captures.items(), ("ct", part.volume())]:
-        tile = cv2.resize(picture(modality, capture), (_TILE, _TILE), interpolation=0)
-        mask = part.masks.get(modality)
-        if mask is not None:
-            whole = cv2.resize(mask.astype(np.uint8), (_TILE, _TILE), interpolation=0)
-            outline, _ = cv2.findContours(whole, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-            box = cv2.boundingRect(np.vstack(outline))
-            cv2.rectangle(tile, (box[0] - 6, box[1] - 6, box[2] + 12, box[3] + 12), (0, 255, 80), 1)
-        tiles.append(tile)
-    row = np.hstack(tiles)
-    cv2.putText(row, f"{part.product}: {part.defect or 'good'}", (6, 16), 0, 0.5, (255, 255, 0), 1)
-    return np.asarray(row, np.uint8)
+def _tile(part: SimulatedPart, modality: str) -> NDArray[np.uint8]:
+    view = part.volume() if modality == "ct" else part.captures[modality]
+    tile = cv2.resize(picture(modality, view), (_TILE, _TILE), interpolation=cv2.INTER_AREA)
+    mask = part.masks.get(modality)
+    if mask is not None:
+        whole = cv2.resize(mask.astype(np.uint8), (_TILE, _TILE), interpolation=0)
+        outline, _ = cv2.findContours(whole, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        for box in [cv2.boundingRect(np.vstack(outline))] if outline else []:
+            across, down, width, height = box
+            corner = (across + width + 4, down + height + 4)
+            cv2.rectangle(tile, (across - 4, down - 4), corner, (0, 255, 80), 1)
+    return np.asarray(tile, np.uint8)
 
 
-def sheet(product: str, *, seed: int = 7, grade: float = 8.0) -> NDArray[np.uint8]:
-    """Rows: good, then each defect of `product` on that same part; columns: the modalities."""
-    kinds = (None, *DEFECTS[product])
-    rows = [_row(make_part(product=product, seed=seed, defect=k, grade=grade)) for k in kinds]
+def sheet(product: str, *, seed: int = 7) -> NDArray[np.uint8]:
+    """Rows: good, sham and each kind on the same part; columns: modalities, each by grade."""
+    rows = []
+    for kind in (None, SHAM, *DEFECTS[product]):
+        parts = [make_part(product=product, seed=seed, defect=kind, grade=g) for g in GRADES]
+        row = np.hstack([_tile(part, m) for m in (*INLINE, "ct") for part in parts])
+        label = f"{product}: {kind or 'good'}"
+        cv2.putText(row, label, (4, 14), 0, 0.45, (255, 255, 0), 1)
+        rows.append(row)
     return np.asarray(np.vstack(rows), np.uint8)
 
 
 def main() -> None:
-    """Write the sheet to the path given as the first argument."""
-    columns = [sheet(product) for product in DEFECTS]
-    tallest = max(column.shape[0] for column in columns)
-    padded = [np.pad(c, ((0, tallest - c.shape[0]), (0, 8), (0, 0))) for c in columns]
-    Path(sys.argv[1]).write_bytes(png(np.hstack(padded)))
+    """Write the sheet of every product to the path given as the first argument."""
+    Path(sys.argv[1]).write_bytes(png(np.vstack([sheet(product) for product in DEFECTS])))
 
 
 if __name__ == "__main__":

@@ -45,7 +45,8 @@ def _of_field(field: Field) -> dict[str, float]:
     bend = cv2.Laplacian(field, cv2.CV_32F)
     mean, spread = float(field.mean()), float(field.std())
     unit = (field - mean) / (spread or 1.0)
-    middle = (float(np.percentile(field, 2)) + float(np.percentile(field, 98))) / 2
+    percentiles = np.percentile(field, (*_PERCENTILES, 2, 98))
+    middle = percentiles[-2:].mean()
     found = {
         "mean": mean,
         "sd": spread,
@@ -60,8 +61,7 @@ def _of_field(field: Field) -> dict[str, float]:
         "laplacian sd": float(bend.std()),
         "laplacian max": float(np.abs(bend).max()),
     }
-    percentiles = np.percentile(field, _PERCENTILES)
-    return found | {f"p{q}": float(v) for q, v in zip(_PERCENTILES, percentiles, strict=True)}
+    return found | {f"p{q}": float(v) for q, v in zip(_PERCENTILES, percentiles[:-2], strict=True)}
 
 
 def auroc(good: NDArray[np.float64], bad: NDArray[np.float64]) -> tuple[float, float]:

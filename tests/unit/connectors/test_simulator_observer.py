@@ -91,11 +91,13 @@ def test_twins_are_those_of_make_part():
 
 
 def test_a_straightened_capture_lies_as_in_the_part_s_own_frame():
-    """Turn and shift are undone: two takes of a part, straightened, agree better than as taken."""
+    """Turn and shift are undone: on the part two takes agree better than as they were taken."""
     makings_ = [Making(product="can", seed=3, lot="L9", take=take) for take in (1, 2)]
     takes = [
         view("scan", make_part(product="can", seed=3, lot="L9", take=m.take).captures["scan"])
         for m in makings_
     ]
     laid = [straightened(stack, m.pose()) for stack, m in zip(takes, makings_, strict=True)]
-    assert np.abs(laid[0] - laid[1]).mean() < 0.7 * np.abs(takes[0] - takes[1]).mean()
+    lid = np.s_[:, 36:92, 12:116]  # the rails beside it do not move with the part
+    apart = [np.abs(a - b)[lid].mean() for a, b in (laid, takes)]
+    assert apart[0] < 0.7 * apart[1]

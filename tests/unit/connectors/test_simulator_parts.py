@@ -170,9 +170,9 @@ def test_tiff_sizes_say_nothing_about_the_part():
         assert len(sizes) == 1
 
 
-def test_a_sheet_shows_every_defect_of_a_product_in_every_modality():
-    """One row for the good part and one a defect; four tiles of 256 pixels across."""
+def test_a_sheet_shows_every_kind_at_every_grade_in_every_modality():
+    """One row for the good part, the sham and each kind; four grades of four modalities across."""
     picture = sheet("can")
-    assert picture.shape == (256 * (1 + len(DEFECTS["can"])), 4 * 256, 3)
-    rows = picture.reshape(-1, 256, 4 * 256, 3)
-    assert all((row != rows[0]).any() for row in rows[1:])
+    rows = picture.reshape(2 + len(DEFECTS["can"]), 128, 16, 128, 3)
+    assert (rows[0, :, 2] == rows[0, :, 3]).all()
+    assert all((row[:, 1:] != rows[0, :, 1:]).any() for row in rows[1:])

@@ -61,7 +61,7 @@ def test_every_modality_is_reduced_to_finite_numbers():
 
 def test_ids_times_and_faults_are_no_shortcut():
     """Nothing that a plan says of a part before it is judged tells whether it is defective."""
-    good, bad = plan_numbers(900)
+    good, bad = plan_numbers(450)
     assert len(good) + len(bad) == 900
     (row,) = rows_of("all", "any", good=good, bad=bad)
     assert row.upper <= LIMIT
