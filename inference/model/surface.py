@@ -1,7 +1,7 @@
-"""The built-in 3D extractor: height, slope, curvature and roughness of an organised cloud.
+"""The built-in 3D extractor: the filter bank of images, on heights above the part's own plane.
 
-The part's own plane is taken out first, so tilt and distance do not matter. Holes are filled
-smoothly before derivatives are taken, and their share of each patch is a feature of its own.
+Taking the plane out first makes tilt and distance not matter; holes are filled smoothly. Where
+points are missing says how a surface shines, not what is wrong with it, so it is no feature.
 """
 
 from typing import Final
@@ -9,35 +9,24 @@ from typing import Final
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-from inference.model.grid import GRID, fill_holes, to_grid, to_patches
+from inference.model.filter_bank import filter_bank, filter_bank_dim
+from inference.model.grid import fill_holes
 
-SIDE: Final = 2 * GRID
-LEVELS: Final = 3
-SURFACE_DIM: Final = 7 * LEVELS + 2
+SURFACE_DIM: Final = filter_bank_dim(1)
 _TRIMS: Final = 4
 _TUKEY: Final = 4.685 * 1.4826  # residuals beyond this many median deviations do not count
 
 
 def surface(cloud: Float[Tensor, "height width 3"]) -> Float[Tensor, "patches dim"]:
-    """Describe each patch of the surface at three scales; `SURFACE_DIM` features.
+    """Describe each patch of the surface at four scales; `SURFACE_DIM` features.
 
     Args:
         cloud: Organised points in one length unit; holes are NaN. At least three valid points that
             do not lie on a line.
     """
     valid = torch.isfinite(cloud).all(-1)
-    height = plane_removed(cloud, valid)
-    level, known = _to_side(height, valid)
-    holes = 1 - to_grid(known.to(level.dtype))
-    level = fill_holes(level, known[0])
-    features = [holes, to_grid(level)]
-    for _ in range(LEVELS):
-        smooth = _box(level)
-        features += _level_features(level, smooth)
-        level = F.avg_pool2d(smooth, 2)
-    return to_patches(torch.cat(features))
+    return filter_bank(fill_holes(plane_removed(cloud, valid), valid))
 
 
 def plane_removed(
@@ -65,44 +54,6 @@ def plane_removed(
     height = torch.zeros(cloud.shape[:2], dtype=cloud.dtype)
     height[valid] = (residual / norm).to(cloud.dtype)
     return height[None]
-
-
-def _to_side(
-    height: Float[Tensor, "1 height width"], valid: Bool[Tensor, "height width"]
-) -> tuple[Tensor, Tensor]:
-    """Average the valid points of each cell of a SIDE x SIDE grid."""
-    weight = valid[None].to(height.dtype)
-    if height.shape[-2:] == (SIDE, SIDE):
-        return height, valid[None]
-    share = F.adaptive_avg_pool2d(weight[None], SIDE)[0]
-    total = F.adaptive_avg_pool2d((height * weight)[None], SIDE)[0]
-    return total / share.clamp_min(1e-6), share > 0
-
-
-def _box(level: Tensor) -> Tensor:
-    smooth: Tensor = F.avg_pool2d(
-        F.pad(level[None], (1, 1, 1, 1), mode="replicate"), kernel_size=3, stride=1
-    )[0]
-    return smooth
-
-
-def _level_features(level: Tensor, smooth: Tensor) -> list[Tensor]:
-    """Slope energies, mean and energy of curvature, curvedness, roughness at one scale."""
-    padded = F.pad(smooth[None], (1, 1, 1, 1), mode="replicate")[0]
-    dx = (padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]) / 2
-    dy = (padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]) / 2
-    dxx = padded[:, 1:-1, 2:] + padded[:, 1:-1, :-2] - 2 * smooth
-    dyy = padded[:, 2:, 1:-1] + padded[:, :-2, 1:-1] - 2 * smooth
-    dxy = (padded[:, 2:, 2:] + padded[:, :-2, :-2] - padded[:, 2:, :-2] - padded[:, :-2, 2:]) / 4
-    curvedness = dxx.square() + dyy.square() + 2 * dxy.square()
-    energies = torch.cat((dx.square(), dy.square(), (dxx + dyy).square(), curvedness))
-    rough = (level - smooth).square()
-    return [
-        to_grid(energies).sqrt(),
-        to_grid(dxx + dyy),
-        to_grid(rough).sqrt(),
-        to_grid(smooth),
-    ]
 
 
 def grid_cloud(height: Float[Tensor, "height width"]) -> Float[Tensor, "height width 3"]:
