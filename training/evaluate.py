@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from connectors.errors import Poison
 from inference.bundle import Bundle
-from inference.model.product import ImageScores, ProductModel, subset_name, subsets_of
+from inference.model.product import ImageScores, subset_name, subsets_of
 from inference.model.promise import rejection_rank
 from training.calibrate import complete_maps, subset_scores
 from training.datasets import PartSample
@@ -32,7 +32,7 @@ class SubsetReport:
     """Of whole parts by fused score; None unless both labels occur."""
     auroc_without_hallucination: float | None
     false_reject_rate_promised: float | None
-    """None: too few calibration parts for any promise."""
+    """None: too few calibration parts for any promise, or it was withdrawn."""
     false_reject_rate: float | None
     """Observed on the good parts; None without a promise or good parts."""
     escape_rate: float | None
@@ -89,7 +89,7 @@ def evaluate(
     maps = complete_maps(model, usable, bundle.extractors, progress=partial(progress, "evaluate"))
     seen = ImageScores.of_parts([ImageScores.of(each) for each in maps])
     subsets = tuple(
-        _subset_report(model, seen, present=present, defective=defective, rate=false_reject_rate)
+        _subset_report(bundle, seen, present=present, defective=defective, rate=false_reject_rate)
         for present in subsets_of(model.eyes)
     )
     found = {report.present: report for report in subsets}
@@ -118,18 +118,19 @@ def auroc(scores: NDArray[np.float32], defective: NDArray[np.bool_]) -> float | 
 
 
 def _subset_report(
-    model: ProductModel,
+    bundle: Bundle,
     seen: ImageScores,
     *,
     present: tuple[str, ...],
     defective: NDArray[np.bool_],
     rate: float,
 ) -> SubsetReport:
-    name = subset_name(present)
+    name, model = subset_name(present), bundle.model
     scores = subset_scores(model, seen, present=present)
     real = subset_scores(model, seen, present=present, counted=present)
     calibration = model.subsets[name].calibration
-    limit = rejection_rank(n=len(calibration.scores), rate=rate)
+    stands = bundle.manifest.subsets[name].withdrawn is None
+    limit = rejection_rank(n=len(calibration.scores), rate=rate) if stands else 0
     rejected = np.array([calibration.rank(float(score)).rank <= limit for score in scores])
     return SubsetReport(
         present=present,

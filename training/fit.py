@@ -30,6 +30,7 @@ from inference.bundle import (
 from inference.extractors import Extractor, build_extractor
 from inference.model.product import Eye, Pair, ProductModel, pairs_of, subset_name, subsets_of
 from inference.preprocess import channels_of
+from inference.weights import default_weights
 from training.bank import fit_eye
 from training.calibrate import calibrated, complete_maps, tuned
 from training.datasets import PartSample, Role, by_role, scored_modalities
@@ -72,7 +73,7 @@ def fit_product(
     names = scored_modalities(line, product)
     parted = by_role([s for s in samples if s.label == "good" and set(names) <= s.captures.keys()])
     refuse_few(parted, product=product)
-    weights = weights or {}
+    weights = packaged_weights(line, names) if weights is None else weights
     extractors = {
         name: build_extractor(line.modalities[name].extractor, weights.get(name, {}))
         for name in names
@@ -104,6 +105,11 @@ def fit_product(
         parents=parents,
     )
     return write_bundle(out, manifest=manifest, model=model, extractor_weights=weights)
+
+
+def packaged_weights(line: Line, names: Iterable[str]) -> dict[str, dict[str, Tensor]]:
+    """What the built-in extractors of these modalities hold, for the bundle to keep."""
+    return {name: default_weights(line.modalities[name].extractor) for name in names}
 
 
 def used_samples(parted: Mapping[Role, Sequence[PartSample]]) -> list[PartSample]:

@@ -26,6 +26,7 @@ from training.fit import (
     assembled,
     describe,
     eye_of,
+    packaged_weights,
     refuse_few,
     sample_digest,
     used_samples,
@@ -109,10 +110,14 @@ def fit_by_tasks(
     names = scored_modalities(line, product)
     parted = by_role([s for s in samples if s.label == "good" and set(names) <= s.captures.keys()])
     refuse_few(parted, product=product)
-    extractors = {name: build_extractor(line.modalities[name].extractor, {}) for name in names}
+    weights = packaged_weights(line, names)
+    extractors = {
+        name: build_extractor(line.modalities[name].extractor, weights[name]) for name in names
+    }
     tokens = tokens_by_tasks(parted[Role.FIT], extractors, seed=seed, progress=progress)
     found = run_tasks(
         eye_of,
+        packaged_weights,
         [(name, tokens.features[name]) for name in names],
         "banks",
         progress,
@@ -149,7 +154,7 @@ def fit_by_tasks(
         seed=seed,
         parents=parents,
     )
-    return write_bundle(out, manifest=manifest, model=model, extractor_weights={})
+    return write_bundle(out, manifest=manifest, model=model, extractor_weights=weights)
 
 
 def _patch_maps(
