@@ -117,7 +117,6 @@ def fit_by_tasks(
     tokens = tokens_by_tasks(parted[Role.FIT], extractors, seed=seed, progress=progress)
     found = run_tasks(
         eye_of,
-        packaged_weights,
         [(name, tokens.features[name]) for name in names],
         "banks",
         progress,
