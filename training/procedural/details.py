@@ -133,9 +133,13 @@ def blobs(law: Generator) -> Detail:
     """Stains of any shape, their shores sharp or soft."""
     grain, level = log_uniform(law, 10, 45), law.uniform(1, 2)
     sharp = log_uniform(law, 2, 15)
-    return lambda rng, side: (
-        1 / (1 + np.exp(-sharp * (band(rng, side, grain=grain) - level)))
-    ).astype(np.float32)
+
+    def render(rng: Generator, side: int) -> Field:
+        with np.errstate(over="ignore"):  # far from a shore it is 0
+            relief: Field = 1 / (1 + np.exp(-sharp * (band(rng, side, grain=grain) - level)))
+        return relief
+
+    return render
 
 
 def steps(law: Generator) -> Detail:
