@@ -1,4 +1,4 @@
-"""What the generator makes by default, held fast: `python -m connectors.simulator.frozen`.
+"""What the generator makes by default, as a fingerprint: `python -m connectors.simulator.frozen`.
 
 `frozen.json` has the block means of every capture of one good part and one part of each kind and
 product. Accuracies are comparable only between runs of one version of the generator, named by
