@@ -20,7 +20,7 @@ COMMANDS = [
     *(["init"], ["demo"], ["up"], ["down"], ["status"], ["scale"], ["verdicts"]),
     *(["line", "check"], ["data", "import"], ["dlq", "ls"], ["dlq", "show"], ["dlq", "resubmit"]),
     *(["model", "fit"], ["model", "ls"], ["model", "show"], ["model", "promote"]),
-    ["model", "rollback"],
+    *(["model", "rollback"], ["model", "evaluate"], ["model", "pretrain"]),
 ]
 
 
