@@ -160,14 +160,19 @@ def _weld_pore(_fine: Grid, coarse: Grid, flaw: Flaw) -> _Shape:
     for shift in flaw.rng.normal(0, 2.0, 3):
         at = (flaw.at[0] + float(shift), flaw.at[1])
         patch += bump(coarse.u, coarse.v, at=at, radius_mm=0.9 * flaw.size)
-    inner = _Inner(layers=(1, 2, 3), patch=np.minimum(patch, 1), density=-1.0, resistance=1.0)
-    return _Shape(inner=(inner,))
+    pore = np.minimum(patch, 1)
+    inner = _Inner(layers=(1, 2, 3), patch=pore, density=-1.0, resistance=1.0)
+    # what the gas drove away lies below
+    driven = _Inner(layers=(4, 5, 6), patch=pore, density=1.0)
+    return _Shape(inner=(inner, driven))
 
 
 def _delamination(_fine: Grid, coarse: Grid, flaw: Flaw) -> _Shape:
     top = int(flaw.rng.integers(3, 6))
     patch = _blot(coarse, flaw, 4.2)
-    return _Shape(inner=(_Inner(layers=(top,), patch=patch, density=-1.0, resistance=1.0),))
+    gap = _Inner(layers=(top,), patch=patch, density=-1.0, resistance=1.0)
+    pressed = _Inner(layers=(top + 1,), patch=patch, density=1.0)
+    return _Shape(inner=(gap, pressed))
 
 
 def _inclusion(_fine: Grid, coarse: Grid, flaw: Flaw) -> _Shape:
@@ -215,10 +220,16 @@ def _impact(fine: Grid, coarse: Grid, flaw: Flaw) -> _Shape:
     for turn in flaw.rng.uniform(0, np.pi, 3):
         cracks += _stroke(fine, flaw, turn_rad=float(turn), length_mm=4.5, width_mm=0.4)
     damage = []
-    for layer in (3, 6, 9):  # it widens with depth
+    for layer in (3, 6, 9):  # it widens with depth; below each gap the plies are pressed together
         patch = bump(coarse.u, coarse.v, at=flaw.at, radius_mm=(0.8 + 0.3 * layer) * flaw.size)
         damage.append(_Inner(layers=(layer,), patch=patch, density=-1.0, resistance=1.0))
-    return _Shape(relief=-hollow, tone=np.minimum(cracks, 1), inner=tuple(damage))
+        damage.append(_Inner(layers=(layer + 1,), patch=patch, density=1.0))
+    return _Shape(
+        relief=-hollow,
+        tone=np.minimum(cracks, 1),
+        colour=_either(flaw),
+        inner=tuple(damage),
+    )
 
 
 _SHAPES: Final[dict[str, Callable[[Grid, Grid, Flaw], _Shape]]] = {

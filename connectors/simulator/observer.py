@@ -39,7 +39,7 @@ _TWINS_KEPT: Final = 160
 _SUPPORT: Final = 0.03
 """What of a difference, relative to its peak, belongs to the template."""
 _RIDGE: Final = 1e-3
-INTERNAL: Final = 24.0
+INTERNAL: Final = 9.0
 """Variance of the inspector's internal noise, relative to a band's variance over nominal parts."""
 
 Stack = NDArray[np.float32]

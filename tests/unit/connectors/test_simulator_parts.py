@@ -91,15 +91,23 @@ def test_a_higher_grade_differs_more_in_every_modality():
 
 
 def test_every_kind_is_as_visible_as_its_grade_says():
-    """What was measured on fresh parts is the grade that was asked for, within its error."""
+    """What was measured on fresh parts is the grade that was asked for, within its error.
+
+    Where a relief is set by the scan, its shading in colour is what it is: tone is not added to it
+    unless it falls short, and cannot be taken off.
+    """
     for product, kind in CASES:
         for grade in GRADES:
-            errors = table()[product][kind][f"{grade:g}"]["error"]
+            row = table()[product][kind][f"{grade:g}"]
+            errors = row["error"]
+            shaded = "relief" in row["strength"] and "tone" not in row["strength"]
             found = detectability(product, kind, grade)
             assert found
             for modality, d_prime in found.items():
                 allowed = 0.15 * grade + 3 * errors[modality]
-                assert abs(d_prime - grade) < allowed, (product, kind, modality)
+                short = grade - d_prime
+                assert short < allowed, (product, kind, modality)
+                assert -short < allowed or (shaded and modality == "rgb"), (product, kind, modality)
 
 
 @pytest.mark.parametrize("product", sorted(DEFECTS))
