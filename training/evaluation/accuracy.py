@@ -148,7 +148,9 @@ def fused(
 
 
 def against(scores: Scores, *, good: Flags, bad: Flags, seed: int) -> Interval | None:
-    """AUROC of the `bad` parts against the `good` ones; None if there are none of either."""
+    """AUROC of the `bad` parts against the `good` ones that have a score; None without any."""
+    scored = ~np.isnan(scores)
+    good, bad = good & scored, bad & scored
     if not good.any() or not bad.any():
         return None
     chosen = good | bad
