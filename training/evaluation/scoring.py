@@ -27,7 +27,7 @@ from training.evaluation.parts import LabelledPart
 CHUNK: Final = 25
 """Parts that one task scores: some seconds of work."""
 
-REFERENCE_EVERY: Final = 4
+REFERENCE_EVERY: Final = 8
 """The reference network scores one part in so many: it costs more than all else together."""
 
 Column = NDArray[np.float32]
