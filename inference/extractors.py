@@ -110,7 +110,7 @@ class Procedural:
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         state = weights or default_weights("procedural")
         try:
-            self._network = Backbone(texture_net(STAGES), state, prepare=evened, unit=True)
+            self._network = Backbone(texture_net(STAGES), state, prepare=evened)
         except (RuntimeError, ValueError) as error:
             raise Poison("extractor", f"procedural: {error}") from error
 

@@ -1,7 +1,7 @@
 """Patch features of a convolutional network, weights given by the caller.
 
 Source: Roth et al., "Towards total recall in industrial anomaly detection" (PatchCore), CVPR 2022:
-two middle stages, averaged over 3 x 3 neighbours, concatenated.
+middle stages, averaged over 3 x 3 neighbours, concatenated.
 """
 
 from collections.abc import Callable, Mapping
@@ -45,8 +45,6 @@ class Backbone(nn.Module):
         network: Returns one map a stage, as timm's `features_only` does.
         weights: Its state; counters of batch norm may be absent, nothing else.
         prepare: Makes what the network wants of a batch of pictures between 0 and 1.
-        unit: Each stage's features of a patch are brought to length 1: what the patch is made of
-            counts, and how strong its contrast is does not.
 
     Raises:
         ValueError: `weights` do not fit the network; the first misfit is named.
@@ -58,10 +56,9 @@ class Backbone(nn.Module):
         weights: Mapping[str, Tensor],
         *,
         prepare: Callable[[Tensor], Tensor] = as_imagenet,
-        unit: bool = False,
     ) -> None:
         super().__init__()
-        self.network, self.prepare, self.unit = network, prepare, unit
+        self.network, self.prepare = network, prepare
         state = {key: value.float() for key, value in weights.items()}
         wrong = network.load_state_dict(state, strict=False)
         missing = [key for key in wrong.missing_keys if not key.endswith("num_batches_tracked")]
@@ -77,5 +74,4 @@ class Backbone(nn.Module):
         image = to_side(image, SIDE).expand(3, -1, -1)
         stages = self.network(self.prepare(image[None]))
         local = [F.avg_pool2d(s, 3, stride=1, padding=1, count_include_pad=False) for s in stages]
-        maps = [to_grid(stage[0]) for stage in local]
-        return to_patches(torch.cat([F.normalize(m, dim=0) for m in maps] if self.unit else maps))
+        return to_patches(torch.cat([to_grid(stage[0]) for stage in local]))

@@ -6,7 +6,7 @@ from torch import nn
 
 CHANNELS: Final = (48, 96, 192, 256)
 """Width of each stage; a stage is one block, and halves the map."""
-STAGES: Final = (2, 3)
+STAGES: Final = (1, 2, 3)
 """The stages whose features describe a patch."""
 
 _ARCHITECTURE: Final[dict[str, Any]] = {
