@@ -136,7 +136,9 @@ def folder_line(product: str, modalities: Sequence[str], *, good: int) -> Line:
         site="import",
         area="folder",
         line=product,
-        modalities={name: Modality(kind="image", units="1") for name in modalities},
+        modalities={
+            name: Modality(kind="image", units="1", extractor="procedural") for name in modalities
+        },
         stations={f"camera-{name}": Station(publishes=(name,)) for name in modalities},
         products={
             product: ProductPolicy(
