@@ -16,7 +16,7 @@ from connectors.messages import PayloadRef
 from connectors.ports import PayloadStore
 from inference.bundle import write_bundle
 from inference.extractors import Extractor, build_extractor
-from inference.model.product import Pair, PatchMaps, ProductModel, pairs_of
+from inference.model.product import Eye, Pair, PatchMaps, ProductModel, pairs_of
 from inference.preprocess import Capture, read_capture
 from training.calibrate import calibrated, complete_maps, tuned
 from training.datasets import PartSample, Role, by_role, scored_modalities
@@ -115,17 +115,7 @@ def fit_by_tasks(
         name: build_extractor(line.modalities[name].extractor, weights[name]) for name in names
     }
     tokens = tokens_by_tasks(parted[Role.FIT], extractors, seed=seed, progress=progress)
-    found = run_tasks(
-        eye_of,
-        [(name, tokens.features[name]) for name in names],
-        "banks",
-        progress,
-        place=tokens.place,
-        samples=parted[Role.FIT],
-        extractors=extractors,
-        seed=seed,
-    )
-    eyes = dict(zip(names, found, strict=True))
+    eyes = _eyes(tokens, parted[Role.FIT], extractors, seed=seed, progress=progress)
     normal = {
         name: ray.put(eyes[name].deviations_at(tokens.features[name], tokens.place))
         for name in names
@@ -154,6 +144,28 @@ def fit_by_tasks(
         parents=parents,
     )
     return write_bundle(out, manifest=manifest, model=model, extractor_weights=weights)
+
+
+def _eyes(
+    tokens: Tokens,
+    samples: Sequence[PartSample],
+    extractors: Mapping[str, Extractor],
+    *,
+    seed: int,
+    progress: StageProgress,
+) -> dict[str, Eye]:
+    """One task a modality; see `training.fit.fit_eyes`."""
+    found = run_tasks(
+        eye_of,
+        [(name, tokens.features[name]) for name in extractors],
+        "banks",
+        progress,
+        place=tokens.place,
+        samples=samples,
+        extractors=extractors,
+        seed=seed,
+    )
+    return dict(zip(extractors, found, strict=True))
 
 
 def _patch_maps(
