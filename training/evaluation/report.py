@@ -14,6 +14,7 @@ from training.evaluation.parts import Dataset
 from training.evaluation.promise import PromiseReport, promise_report
 from training.evaluation.run import Cost, Scored, score_product
 from training.sweep import Sweep, sweep
+from training.tasks import run_tasks
 from training.two_sample import holm
 
 DOUBT: Final = 0.05
@@ -118,10 +119,16 @@ def evaluate_dataset(
         products=found,
         promise=promise_report(everything, seed=seed),
         chance=_chance([cell for report in found for cell in report.cells]),
-        sweep=sweep(
-            seed=seed, quick=quick, progress=partial(progress, "made-up features", "sweep")
-        ),
+        sweep=_sweep(seed, quick=quick, progress=progress),
     )
+
+
+def _sweep(seed: int, *, quick: bool, progress: Progress) -> Sweep:
+    """The experiment on made-up features, as a task: a driver's threads would fight for cores."""
+    (found,) = run_tasks(
+        sweep, [()], "sweep", partial(progress, "made-up features"), seed=seed, quick=quick
+    )
+    return found
 
 
 def _product_report(product: str, scored: Scored, *, seed: int) -> ProductReport:
