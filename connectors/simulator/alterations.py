@@ -113,7 +113,7 @@ def _pinhole(fine: Grid, coarse: Grid, flaw: Flaw) -> _Shape:
 
 def _streak(fine: Grid, _coarse: Grid, flaw: Flaw) -> _Shape:
     line = _stroke(fine, flaw, turn_rad=np.pi / 2, length_mm=14 * flaw.size, width_mm=0.8)
-    line *= fine.u < COAT_EDGE_MM
+    line *= np.float32(_sign(flaw)) * (fine.u < COAT_EDGE_MM)  # too thin or too thick
     return _Shape(relief=-line, tone=line, warmth=-line)
 
 
@@ -123,19 +123,25 @@ def _edge_burr(fine: Grid, _coarse: Grid, flaw: Flaw) -> _Shape:
     lip = np.exp(-np.square((fine.u - flaw.at[0] - 0.35) / 0.45)) * teeth
     lip *= edge(np.abs(fine.v - flaw.at[1]) - np.float32(length / 2), softness_mm=1.5)
     lip = np.asarray(lip, np.float32)
-    return _Shape(relief=lip, tone=lip, colour=(1.2, 0.9, 0.8))
+    bent = np.float32(_sign(flaw)) * lip  # towards the scanner or away from it
+    return _Shape(relief=bent, tone=lip, colour=(1.2, 0.9, 0.8))
 
 
 def _dent(fine: Grid, _coarse: Grid, flaw: Flaw) -> _Shape:
     hollow = bump(fine.u, fine.v, at=flaw.at, radius_mm=1.9 * flaw.size)
     scuff = bump(fine.u, fine.v, at=flaw.at, radius_mm=1.2 * flaw.size)
-    return _Shape(relief=-hollow, tone=scuff, colour=_either(flaw))
+    pushed = np.float32(_sign(flaw)) * hollow  # from outside or from inside
+    return _Shape(relief=-pushed, tone=scuff, colour=_either(flaw))
 
 
 def _either(flaw: Flaw) -> Colour:
     """Lighter or darker, as it happens."""
-    sign = 1.0 if flaw.rng.random() < 0.5 else -1.0
+    sign = _sign(flaw)
     return sign, sign, sign
+
+
+def _sign(flaw: Flaw) -> float:
+    return 1.0 if flaw.rng.random() < 0.5 else -1.0
 
 
 def _scratch(fine: Grid, _coarse: Grid, flaw: Flaw) -> _Shape:
@@ -160,11 +166,8 @@ def _weld_pore(_fine: Grid, coarse: Grid, flaw: Flaw) -> _Shape:
     for shift in flaw.rng.normal(0, 2.0, 3):
         at = (flaw.at[0] + float(shift), flaw.at[1])
         patch += bump(coarse.u, coarse.v, at=at, radius_mm=0.9 * flaw.size)
-    pore = np.minimum(patch, 1)
-    inner = _Inner(layers=(1, 2, 3), patch=pore, density=-1.0, resistance=1.0)
-    # what the gas drove away lies below
-    driven = _Inner(layers=(4, 5, 6), patch=pore, density=1.0)
-    return _Shape(inner=(inner, driven))
+    inner = _Inner(layers=(1, 2, 3), patch=np.minimum(patch, 1), density=-1.0, resistance=1.0)
+    return _Shape(inner=(inner,))
 
 
 def _delamination(_fine: Grid, coarse: Grid, flaw: Flaw) -> _Shape:
@@ -216,20 +219,16 @@ def _misalignment(_fine: Grid, coarse: Grid, flaw: Flaw) -> _Shape:
 
 def _impact(fine: Grid, coarse: Grid, flaw: Flaw) -> _Shape:
     hollow = bump(fine.u, fine.v, at=flaw.at, radius_mm=1.5 * flaw.size)
-    cracks = np.zeros_like(fine.u)
-    for turn in flaw.rng.uniform(0, np.pi, 3):
-        cracks += _stroke(fine, flaw, turn_rad=float(turn), length_mm=4.5, width_mm=0.4)
+    cracks, sign = np.zeros_like(fine.u), np.float32(_sign(flaw))
+    for turn in flaw.rng.uniform(0, np.pi, 4):  # broken fibres glint on one side, not on the other
+        cracks += sign * _stroke(fine, flaw, turn_rad=float(turn), length_mm=4.5, width_mm=0.4)
+        sign = -sign
     damage = []
     for layer in (3, 6, 9):  # it widens with depth; below each gap the plies are pressed together
         patch = bump(coarse.u, coarse.v, at=flaw.at, radius_mm=(0.8 + 0.3 * layer) * flaw.size)
         damage.append(_Inner(layers=(layer,), patch=patch, density=-1.0, resistance=1.0))
         damage.append(_Inner(layers=(layer + 1,), patch=patch, density=1.0))
-    return _Shape(
-        relief=-hollow,
-        tone=np.minimum(cracks, 1),
-        colour=_either(flaw),
-        inner=tuple(damage),
-    )
+    return _Shape(relief=-hollow, tone=cracks, inner=tuple(damage))
 
 
 _SHAPES: Final[dict[str, Callable[[Grid, Grid, Flaw], _Shape]]] = {

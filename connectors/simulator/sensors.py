@@ -28,6 +28,8 @@ SCAN_NOISE_MM: Final = 0.006
 THERMAL_NOISE_K: Final = 0.025
 
 _WEDGE: Final = np.repeat(np.linspace(0, 3.6, 8, dtype=np.float32), COARSE // 8)
+_SLICE_GAIN: Final = 0.01
+"""Spread of a CT slice's grey scale: the tube's current is not quite steady."""
 _RAMP: Final = np.linspace(-1, 1, 256, dtype=np.float32)
 
 
@@ -136,5 +138,6 @@ def ct(density: Field, rng: np.random.Generator) -> NDArray[np.uint16]:
     # a step wedge beside the part, as laboratories use to calibrate grey values
     density = density.copy()
     density[:, :, :2] = _WEDGE[None, :, None]
-    counts = density * cupping * 14_000 + 2_000 + 90 * ring + 260 * noise
+    gain = 1 + _SLICE_GAIN * rng.standard_normal((LAYERS, 1, 1), dtype=np.float32)
+    counts = gain * density * cupping * 14_000 + 2_000 + 90 * ring + 260 * noise
     return np.asarray(np.clip(counts, 0, 65_535), np.uint16)
