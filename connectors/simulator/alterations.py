@@ -112,7 +112,7 @@ def _pinhole(fine: Grid, coarse: Grid, flaw: Flaw) -> _Shape:
 
 
 def _streak(fine: Grid, _coarse: Grid, flaw: Flaw) -> _Shape:
-    line = _stroke(fine, flaw, turn_rad=np.pi / 2, length_mm=14 * flaw.size, width_mm=0.8)
+    line = _stroke(fine, flaw, turn_rad=np.pi / 2, length_mm=7 * flaw.size, width_mm=0.8)
     line *= np.float32(_sign(flaw)) * (fine.u < COAT_EDGE_MM)  # too thin or too thick
     return _Shape(relief=-line, tone=line, warmth=-line)
 
@@ -129,7 +129,8 @@ def _edge_burr(fine: Grid, _coarse: Grid, flaw: Flaw) -> _Shape:
 
 def _dent(fine: Grid, _coarse: Grid, flaw: Flaw) -> _Shape:
     hollow = bump(fine.u, fine.v, at=flaw.at, radius_mm=1.9 * flaw.size)
-    scuff = bump(fine.u, fine.v, at=flaw.at, radius_mm=1.2 * flaw.size)
+    rub, around = (bump(fine.u, fine.v, at=flaw.at, radius_mm=r * flaw.size) for r in (1.0, 1.6))
+    scuff = np.asarray(rub - 0.4 * around, np.float32)  # polished in the middle, dulled around
     pushed = np.float32(_sign(flaw)) * hollow  # from outside or from inside
     return _Shape(relief=-pushed, tone=scuff, colour=_either(flaw))
 
