@@ -74,7 +74,7 @@ def tuned(
         accustomed,
         hallucinators={
             pair: replace(
-                each, scale=_deviation(torch.stack([image_score(m.predicted[pair]) for m in maps]))
+                each, scale=deviation(torch.stack([image_score(m.predicted[pair]) for m in maps]))
             )
             for pair, each in accustomed.hallucinators.items()
         },
@@ -166,7 +166,7 @@ def _subset(
         model.scores(ImageScores.of_parts([ImageScores.of(each) for each in parts]), present)
         for parts in (maps, spoilt)
     )
-    scales = {name: _deviation(scores) for name, scores in nominal.items()}
+    scales = {name: deviation(scores) for name, scores in nominal.items()}
     fusion = _fusion(scales, nominal=nominal, spoilt=damaged, present=present, seed=seed)
     peaks = torch.stack([_peak(fusion, model.maps(each, present)) for each in maps])
     middle, high = float(peaks.median()), float(peaks.max())
@@ -217,8 +217,8 @@ def _peak(fusion: Fusion, maps: Mapping[str, Tensor]) -> Tensor:
     return smooth_map(fusion.fuse(fusion.scaled(maps))).max()
 
 
-def _deviation(scores: Tensor) -> float:
+def deviation(scores: Tensor) -> float:
     """Standard deviation, never zero: a score that never varies is left at its own size."""
     values = scores.double()
-    deviation = float(values.std()) if len(values) > 1 else 0.0
-    return max(deviation, 1e-3 * float(values.abs().mean()), 1e-9)
+    found = float(values.std()) if len(values) > 1 else 0.0
+    return max(found, 1e-3 * float(values.abs().mean()), 1e-9)

@@ -15,6 +15,7 @@ import torch
 
 from inference.bundle import Bundle, amend_bundle
 from inference.model.product import subset_name
+from inference.model.promise import Calibration
 from training.datasets import PartSample
 from training.two_sample import LotScores, compare, holm
 
@@ -127,7 +128,7 @@ def hold_against_masked(path: Path, *, folder: Path, natural: Mapping[str, LotSc
     bundle = Bundle.load(path)
     entries = bundle.manifest.subsets
     masked = {
-        name: _masked(bundle, name)
+        name: masked_scores(bundle.model.subsets[name].calibration)
         for name, entry in entries.items()
         if len(entry.present) < len(bundle.manifest.eyes)
     }
@@ -144,7 +145,7 @@ def hold_against_masked(path: Path, *, folder: Path, natural: Mapping[str, LotSc
     )
 
 
-def _masked(bundle: Bundle, name: str) -> LotScores:
-    calibration = bundle.model.subsets[name].calibration
+def masked_scores(calibration: Calibration) -> LotScores:
+    """What calibrated a subset: scores of complete parts, masked, with their lots."""
     lots = None if calibration.lots is None else calibration.lots.tolist()
     return LotScores.of(calibration.scores.tolist(), lots)

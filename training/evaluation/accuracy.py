@@ -85,7 +85,7 @@ def subset_accuracies(scored: Scored, *, seed: int) -> list[SubsetAccuracy]:
     arms, found = Arms.of(scored.parts), []
     for present in subsets_of(scored.bundle.model.eyes):
         scores = fused(scored, present)
-        plain = arms.plain & _seen(scored.parts, present)
+        plain = arms.plain & seen_by(scored.parts, present)
         reference = scored.table.reference(present[0]) if len(present) == 1 else None
         found.append(
             SubsetAccuracy(
@@ -108,7 +108,7 @@ def cells(scored: Scored, *, seed: int) -> list[Cell]:
     kinds = sorted(set(arms.kinds[arms.defective].tolist()))
     found = []
     for present in subsets_of(scored.bundle.model.eyes):
-        scores, seen = fused(scored, present), _seen(scored.parts, present)
+        scores, seen = fused(scored, present), seen_by(scored.parts, present)
         for kind, grade in _kinds_and_grades(arms, kinds):
             bad = arms.kinds == kind
             if grade is not None:
@@ -157,6 +157,6 @@ def against(scores: Scores, *, good: Flags, bad: Flags, seed: int) -> Interval |
     return auroc_interval(scores[chosen], bad[chosen], seed=seed)
 
 
-def _seen(parts: Sequence[LabelledPart], present: Sequence[str]) -> Flags:
+def seen_by(parts: Sequence[LabelledPart], present: Sequence[str]) -> Flags:
     """Whether any of `present` carries a trace of each part's defect; yes where nobody knows."""
     return np.array([not part.shows or bool(part.shows.keys() & set(present)) for part in parts])

@@ -21,6 +21,7 @@ from inference.model.product import Eye, Hallucinator
 from inference.model.score import image_score
 from inference.model.usual import Usual
 from training.bank import fit_bank
+from training.calibrate import deviation
 from training.distill import fit_pair
 from training.tokens import GROUP, Tokens
 
@@ -86,8 +87,7 @@ def accustomed(controls: Controls, maps: Sequence[Mapping[ControlKey, Tensor]]) 
     for key, control in controls.items():
         usual = Usual.of(torch.stack([each[key] for each in maps]))
         scores = torch.stack([image_score(usual(each[key])) for each in maps])
-        scale = max(float(scores.double().std()), 1e-9)
-        found[key] = replace(control, usual=usual, scale=scale)
+        found[key] = replace(control, usual=usual, scale=deviation(scores))
     return found
 
 

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from inference.model.product import subset_name, subsets_of
 from inference.model.promise import rejection_rank
-from training.evaluation.accuracy import Arms, Flags, Scores, fused
+from training.evaluation.accuracy import Arms, Flags, Scores, fused, seen_by
 from training.evaluation.run import Scored
-from training.naturally_missing import withdrawn
+from training.naturally_missing import masked_scores, withdrawn
 from training.promise_check import Cell as CheckedCell
 from training.promise_check import (
     Counted,
@@ -139,10 +139,9 @@ def _judged(scored: Scored, *, present: tuple[str, ...], rate: float) -> _Judged
     n = len(calibration.scores)
     acts = "accept" if rejection_rank(n=n, rate=rate) else "hold"
     lots = [part.sample.lot for part in scored.parts if part.kind == "good"]
-    shown = [not part.shows or bool(part.shows.keys() & set(present)) for part in scored.parts]
     return _Judged(
         arms=arms,
-        seen=np.array(shown),
+        seen=seen_by(scored.parts, present),
         dispositions=np.where(rejected, "reject", acts),
         counted=Counted(
             rejected=int(rejected[arms.good].sum()),
@@ -150,10 +149,7 @@ def _judged(scored: Scored, *, present: tuple[str, ...], rate: float) -> _Judged
             n_calibration=n,
             rate=rate,
         ),
-        calibration=LotScores.of(
-            list(map(float, calibration.scores)),
-            None if calibration.lots is None else calibration.lots.tolist(),
-        ),
+        calibration=masked_scores(calibration),
         fresh=LotScores.of(list(map(float, scores[arms.good])), lots),
     )
 
@@ -212,11 +208,8 @@ def _missing(product: str, scored: Scored) -> list[Missing]:
         chosen = arms.good & np.array([r == present for r in really])
         lots = [p.sample.lot for p, hit in zip(scored.parts, chosen, strict=True) if hit]
         rows[present] = LotScores.of(list(map(float, fused(scored, present)[chosen])), lots)
-    masked = {}
-    for present in rows:
-        calibration = model.subsets[subset_name(present)].calibration
-        lots_of = None if calibration.lots is None else calibration.lots.tolist()
-        masked[subset_name(present)] = LotScores.of(list(map(float, calibration.scores)), lots_of)
+    names_of = [subset_name(present) for present in rows]
+    masked = {name: masked_scores(model.subsets[name].calibration) for name in names_of}
     checks = withdrawn(masked, {subset_name(present): each for present, each in rows.items()})
     return [
         Missing(
