@@ -38,6 +38,7 @@ def page(chromium, site):
     page.on("request", lambda request: hosts.add(urlsplit(request.url).netloc))
     page.goto(site.url)
     expect(page.locator("#card")).to_be_visible()
+    expect(page.locator("#verdict-count")).to_have_text("8")
     yield page
     page.close()
     assert noise == []

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -49,6 +49,14 @@ def until(condition: Callable[[], bool]) -> None:
 
 def descendants(pid: int) -> set[psutil.Process]:
     return set(psutil.Process(pid).children(recursive=True))
+
+
+def facts(process: psutil.Process) -> tuple[list[str], list[str]]:
+    """Its command line, and the addresses that it listens at; none of one that has just ended."""
+    with suppress(psutil.NoSuchProcess):
+        words, sockets = process.cmdline(), process.net_connections(kind="tcp")
+        return words, [s.laddr.ip for s in sockets if s.status == psutil.CONN_LISTEN]
+    return [], []
 
 
 @pytest.fixture
@@ -120,18 +128,12 @@ def test_ray_takes_drivers_and_ends_whole(
         )
         assert answer.stdout.strip() == "42"
         processes = family()
-        (temp_dir,) = {
-            word.partition("=")[2]
-            for process in processes
-            for word in process.cmdline()
-            if word.startswith("--temp-dir=")
-        }
-        only_loopback = {
-            ip_address(connection.laddr.ip.removeprefix("::ffff:")).is_loopback
-            for process in processes
-            for connection in process.net_connections(kind="tcp")
-            if connection.status == psutil.CONN_LISTEN
-        }
+        words, listening = (
+            [one for several in column for one in several]
+            for column in zip(*map(facts, processes), strict=True)
+        )
+        (temp_dir,) = {word.partition("=")[2] for word in words if word.startswith("--temp-dir=")}
+        only_loopback = {ip_address(ip.removeprefix("::ffff:")).is_loopback for ip in listening}
         assert only_loopback == {True}
     assert not any(process.is_running() for process in processes)
     assert not Path(temp_dir).exists()
