@@ -19,7 +19,7 @@ from connectors.errors import Poison
 from inference.model.backbone import Backbone, timm_network
 from inference.model.evening import evened
 from inference.model.filter_bank import filter_bank
-from inference.model.grid import fill_holes
+from inference.model.grid import fill_holes, unmeasured
 from inference.model.surface import grid_cloud, surface
 from inference.model.texture_net import STAGES, texture_net
 from inference.preprocess import Capture
@@ -34,8 +34,11 @@ _DARK: Final = 1 / 16
 class Extractor(Protocol):
     """Turns captures of one modality into patch features; a pure function of the capture."""
 
+    alike: bool
+    """Whether all features are of one kind and unit, as the channels of a network are."""
+
     def extract(self, capture: Capture) -> Tensor:
-        """Return patches x dim float32 features of one capture, all finite."""
+        """Return patches x dim float32 features; a patch too little measured has NaN alone."""
         ...
 
 
@@ -50,20 +53,24 @@ class FilterBank:
     holes of a height map are filled smoothly.
     """
 
+    alike = False
+
     def extract(self, capture: Capture) -> Tensor:
         """See `Extractor.extract`."""
         image = _image(capture)
         if capture.dtype.kind == "u":
             image = (image / np.iinfo(capture.dtype).max + _DARK).log()
-        return filter_bank(image)
+        return _evidence(filter_bank(image), capture)
 
 
 class Surface:
     """The built-in extractor of organised clouds and height maps."""
 
+    alike = False
+
     def extract(self, capture: Capture) -> Tensor:
         """See `Extractor.extract`."""
-        return surface(_cloud(capture))
+        return _evidence(surface(_cloud(capture)), capture)
 
 
 class Fpfh:
@@ -73,15 +80,19 @@ class Fpfh:
     anomaly feature: Horwitz and Hoshen, "Back to the feature", CVPRW 2023.
     """
 
+    alike = True
+
     def extract(self, capture: Capture) -> Tensor:
         """See `Extractor.extract`."""
         from inference.fpfh import fpfh
 
-        return fpfh(_cloud(capture))
+        return _evidence(fpfh(_cloud(capture)), capture)
 
 
 class TimmBackbone:
     """A pretrained network; floating captures are brought to the spread of a photograph."""
+
+    alike = True
 
     def __init__(self, model: str, weights: Mapping[str, Tensor]) -> None:
         try:
@@ -96,8 +107,7 @@ class TimmBackbone:
             image = image / 255
         else:
             image = 0.45 + 0.225 * (image - image.mean()) / image.std().clamp_min(1e-6)
-        features: Tensor = self._network(image)
-        return features
+        return _evidence(self._network(image), capture)
 
 
 class Procedural:
@@ -106,6 +116,8 @@ class Procedural:
     Captures other than 8-bit pictures are brought to the spread of a photograph by their middle
     nine tenths, which no defect smaller than a twentieth of the capture can move far.
     """
+
+    alike = True
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         state = weights or default_weights("procedural")
@@ -118,8 +130,7 @@ class Procedural:
         """See `Extractor.extract`."""
         image = _image(capture)
         image = image / 255 if capture.dtype == np.uint8 else _like_a_photograph(image)
-        features: Tensor = self._network(image)
-        return features
+        return _evidence(self._network(image), capture)
 
 
 _BUILT_IN: Final[Mapping[str, Builder]] = {
@@ -167,6 +178,15 @@ def _image(capture: Capture) -> Tensor:
     image = pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
     valid = torch.isfinite(image).all(0)
     return image if bool(valid.all()) else fill_holes(image, valid)
+
+
+def _evidence(features: Tensor, capture: Capture) -> Tensor:
+    """The features, without those of patches that the capture has hardly measured."""
+    if capture.dtype.kind != "f":
+        return features
+    valid = torch.from_numpy(np.isfinite(capture))
+    lacking = unmeasured(valid.all(-1) if valid.ndim == 3 else valid)
+    return torch.where(lacking[:, None], torch.nan, features)
 
 
 def _like_a_photograph(image: Tensor) -> Tensor:

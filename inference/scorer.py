@@ -26,6 +26,8 @@ from inference.views import features_png, heat_map_png
 
 FUSED: Final = "fused"
 """The modality that the heat map of all modalities together names."""
+_EVIDENCE_MIN: Final = 0.5
+"""Share of the places that good parts show of which a capture has to show something."""
 _REGIONS_MAX: Final = 4
 _VIEWS_MAX: Final = 16
 
@@ -135,8 +137,13 @@ def _extracted(bundle: Bundle, name: str, capture: Capture) -> Tensor:
     if got != wanted:
         raise Poison("payload.shape", f"{got} channels came, the model was fitted on {wanted}")
     features = bundle.extractors[name].extract(capture)
-    if not bool(torch.isfinite(features).all()):
-        raise Poison("payload", "its features are not finite")
+    measured = torch.isfinite(features).all(1)[bundle.model.eyes[name].places.known]
+    if float(measured.float().mean()) < _EVIDENCE_MIN:
+        raise Poison(
+            "payload",
+            f"only {measured.float().mean():.0%} of what good parts show was measured, "
+            f"{_EVIDENCE_MIN:.0%} are needed: look at the sensor and capture the part again",
+        )
     return features
 
 

@@ -6,6 +6,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from connectors.errors import Poison
 from inference.model.bank import Bank
 from inference.model.coreset import greedy_coreset
 from inference.model.normalise import Normaliser
@@ -18,16 +19,26 @@ CANDIDATES_MAX: Final = 24_000
 """Patches among which the coreset is chosen; its cost grows with them."""
 
 
-def fit_eye(rows: Tensor, *, place: Tensor, parts: Iterable[Tensor] | None, seed: int) -> Eye:
+def fit_eye(
+    rows: Tensor, *, place: Tensor, parts: Iterable[Tensor] | None, alike: bool, seed: int
+) -> Eye:
     """What is known of one modality, from raw nominal patches.
 
     Args:
         rows: An extractor's features of some patches.
         place: Which place of the part each of them is from.
         parts: Features of whole nominal parts, by which places are known; None: all are one.
+        alike: Whether all features are of one kind (`inference.extractors.Extractor.alike`).
         seed: Of the bank's choice.
+
+    Raises:
+        Poison: Every patch is one that was not measured.
     """
-    normaliser = Normaliser.of(rows)
+    measured = torch.isfinite(rows).all(1)
+    if not bool(measured.any()):
+        raise Poison("captures", "no patch of any nominal part was measured: look at the sensor")
+    rows, place = rows[measured], place[measured]
+    normaliser = Normaliser.of(rows, alike=alike)
     normal = normaliser(rows)
     places = Places.unknown(normal.shape[1])
     if parts is not None:

@@ -147,7 +147,7 @@ def eye_of(
     """The eye of one modality; every sample is extracted once more, to know its places."""
     with torch.inference_mode():
         parts = (extractors[name].extract(sample.captures[name]) for sample in samples)
-        return fit_eye(rows, place=place, parts=parts, seed=seed)
+        return fit_eye(rows, place=place, parts=parts, alike=extractors[name].alike, seed=seed)
 
 
 def fit_heads(

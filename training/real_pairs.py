@@ -60,6 +60,8 @@ class Objects:
     pictures: Mapping[str, Sequence[Capture]]
     features: Mapping[str, Tensor]
     """Objects x patches x dim."""
+    alike: bool
+    """Whether all features are of one kind (`inference.extractors.Extractor.alike`)."""
     on_object: Tensor
     """Objects x patches: where the object lies."""
 
@@ -128,7 +130,13 @@ def read_objects(root: Path, *, category: str, extractor: Extractor) -> Objects:
             for name, seen in pictures.items()
         }
     on_object = torch.stack([_on_object(picture) for picture in pictures[RGB]])
-    return Objects(category=category, pictures=pictures, features=features, on_object=on_object)
+    return Objects(
+        category=category,
+        pictures=pictures,
+        features=features,
+        alike=extractor.alike,
+        on_object=on_object,
+    )
 
 
 def _on_object(picture: Capture) -> Tensor:
@@ -189,7 +197,7 @@ def _learned(
     rows = torch.cat([seen[i, at] for i, at in zip(learned, places, strict=True)])
     truth = torch.cat([wanted[i, at] for i, at in zip(learned, places, strict=True)])
     wrong = torch.cat([wanted[i, at] for i, at in zip(others, places, strict=True)])
-    source, target = Normaliser.of(rows), Normaliser.of(truth)
+    source, target = (Normaliser.of(each, alike=objects.alike) for each in (rows, truth))
     mean = torch.stack([target(wanted[i]) for i in learned]).mean(0)
     heads = []
     for each in (truth, wrong):

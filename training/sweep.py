@@ -206,7 +206,8 @@ def _fitted(
     place = torch.cat(places)
     tokens = {name: torch.cat(each) for name, each in rows.items()}
     eyes = {
-        name: fit_eye(each, place=place, parts=None, seed=seed) for name, each in tokens.items()
+        name: fit_eye(each, place=place, parts=None, alike=True, seed=seed)
+        for name, each in tokens.items()
     }
     normal = {name: eyes[name].deviations_at(each, place) for name, each in tokens.items()}
     lot = torch.arange(size.fit).repeat_interleave(keep)

@@ -96,7 +96,7 @@ def compare(product: str, *, size: Size, seed: int) -> ProductResult:
     """
     numbers = iter(range(_FIRST_SEED + 100_000 * seed, _FIRST_SEED + 100_000 * (seed + 1)))
     parts, cost_ms = _parts(product, numbers, size.fit)
-    eyes = {name: _eye(parts[name], seed=seed) for name in EYES}
+    eyes = {name: _eye(parts[name], alike=name == FPFH, seed=seed) for name in EYES}
     maps: dict[str, list[Tensor]] = {name: [] for name in EYES}
     for _ in range(size.tune):
         for name, found in _maps(eyes, _scan(product, next(numbers))).items():
@@ -144,13 +144,13 @@ def features_of(scan: Capture) -> dict[str, Tensor]:
     return found | {BOTH: torch.cat([found[SURFACE], found[FPFH]], dim=1)}
 
 
-def _eye(parts: list[Tensor], *, seed: int) -> Eye:
+def _eye(parts: list[Tensor], *, alike: bool, seed: int) -> Eye:
     """As the product's own: some patches of each part for the bank, all of them for places."""
     generator = torch.Generator().manual_seed(seed)
     keep = min(PATCHES, TOKENS_MAX // len(parts))
     chosen = [torch.randperm(PATCHES, generator=generator)[:keep] for _ in parts]
     rows = torch.cat([each[where] for each, where in zip(parts, chosen, strict=True)])
-    return fit_eye(rows, place=torch.cat(chosen), parts=parts, seed=seed)
+    return fit_eye(rows, place=torch.cat(chosen), parts=parts, alike=alike, seed=seed)
 
 
 def _parts(

@@ -14,6 +14,9 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 GRID: Final = 56
 PATCHES: Final = GRID * GRID
 
+_MEASURED: Final = 0.9
+"""Share of the pixels in and next to a patch that have to be measured for it to be evidence."""
+
 
 def to_side(image: Float[Tensor, "channels height width"], side: int) -> Tensor:
     """Resample to `side` x `side` pixels, antialiased; the aspect ratio is not kept."""
@@ -37,6 +40,24 @@ def to_grid(maps: Float[Tensor, "channels height width"]) -> Tensor:
 def to_patches(maps: Float[Tensor, "dim rows columns"]) -> Float[Tensor, "patches dim"]:
     """One row per patch, row-major over the grid."""
     return maps.flatten(1).t().contiguous()
+
+
+def unmeasured(valid: Bool[Tensor, "height width"]) -> Bool[Tensor, " patches"]:
+    """Patches that tell nothing: more than a tenth of what they and their neighbours show is holes.
+
+    What a hole is filled with depends on what happens to be measured around it, most of all beside
+    a step: near holes, features say how the sensor failed. Pixels missing one by one do no harm.
+    """
+    single = _around(valid.float()) > 1 / 2
+    share = to_grid((valid | single)[None].float())[0]
+    return _around(share).flatten() < _MEASURED
+
+
+def _around(values: Float[Tensor, "height width"]) -> Tensor:
+    """The mean over 3 x 3."""
+    padded = F.pad(values[None, None], (1, 1, 1, 1), mode="replicate")
+    mean: Tensor = F.avg_pool2d(padded, 3, stride=1)[0, 0]
+    return mean
 
 
 def fill_holes(

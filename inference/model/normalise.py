@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-DIM_MAX: Final = 24
+DIM_MAX: Final = 40
 """Main directions kept: the cost of a search and of a head grows with them."""
 _NORMAL_SPREAD: Final = (0.1587, 0.8413)  # the quantiles one standard deviation from the median
 _LIMIT: Final = 10.0
@@ -15,11 +15,11 @@ _LIMIT: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Normaliser:
-    """Median and robust spread of each feature over nominal patches, then their main directions.
+    """Median and spread of each feature over nominal patches, then their main directions.
 
     Args:
         centre: Median of each feature.
-        spread: Robust standard deviation of each feature.
+        spread: Robust standard deviation of each feature, or the one that all of them share.
         directions: Orthonormal columns, the widest first: distances stay as they are but for what
             nominal patches hardly ever vary in.
     """
@@ -29,13 +29,21 @@ class Normaliser:
     directions: Float[Tensor, "dim kept"]
 
     @classmethod
-    def of(cls, rows: Float[Tensor, "rows dim"]) -> "Normaliser":
-        """Fit on nominal patches; a feature that never varies keeps its scale."""
-        low, high = _quantiles(rows)
-        spread = (high - low) / 2
+    def of(cls, rows: Float[Tensor, "rows dim"], *, alike: bool) -> "Normaliser":
+        """Fit on nominal patches; a feature that never varies keeps its scale.
+
+        Args:
+            rows: Features of nominal patches.
+            alike: Whether features are of one kind and unit, as the channels of a network are:
+                then one scale serves all. A scale of its own would let the noise of a weak channel
+                count as much as a strong one's signal; among filters of different kinds it has to.
+        """
         deviation = rows.std(0)
-        floor = 0.1 * deviation
-        spread = torch.maximum(spread, floor)
+        if alike:
+            spread = deviation.square().mean().sqrt().expand_as(deviation)
+        else:
+            low, high = _quantiles(rows)
+            spread = torch.maximum((high - low) / 2, 0.1 * deviation)
         spread = torch.where(spread > 0, spread, torch.ones_like(spread))
         centre = rows.median(0).values
         standard = ((rows - centre) / spread).clamp(-_LIMIT, _LIMIT)

@@ -58,3 +58,21 @@ def test_a_constant_feature_does_no_harm() -> None:
     still = torch.ones(PATCHES, 3)
     places = Places.of([still, still, still])
     assert bool(torch.isfinite(places(still + 0.01)).all())
+
+
+def test_what_was_not_measured_is_as_usual() -> None:
+    """A patch without features is at its mean; a place that parts hardly ever show never counts."""
+    rare, sometimes, usual = 100, 2000, 3000
+    seen = list(parts(40))
+    for number, each in enumerate(seen):
+        each[rare] = torch.nan if number % 4 else each[rare]
+        each[sometimes] = each[sometimes] if number % 4 else torch.nan
+    places, whole = Places.of(seen), Places.of(parts(40))
+    assert places.known.sum() == PATCHES - 1
+    (part,) = parts(1, seed=5)
+    found = places(part)
+    assert not found[rare].any()
+    assert torch.allclose(found[sometimes], whole(part)[sometimes], rtol=0.3, atol=0.3)
+    part[usual] = torch.nan
+    assert not places(part)[usual].any()
+    assert bool(torch.isfinite(places.restored(found)).all())

@@ -216,6 +216,17 @@ def test_one_broken_payload_makes_the_part_undecidable(
     assert other.score is not None
 
 
+def test_a_scan_of_almost_nothing_is_not_a_good_part(scorer, evidence_of, store) -> None:
+    """What was not measured is as usual; when most of a part was not, that is no verdict."""
+    points = np.full((128, 128, 3), np.nan, np.float32)
+    points[:64, :64] = np.stack(np.mgrid[0:64, 0:64, 0:1], axis=-1)[..., 0, :]
+    data, media_type, units, shape = encode("scan", points)
+    ref = store.put(data, media_type=media_type, units=units, shape=shape)
+    (verdict,) = scorer.score([with_payload(evidence_of(), "scan", **ref.model_dump())])
+    assert verdict.disposition is Disposition.UNDECIDABLE
+    assert "of what good parts show was measured" in verdict.reasons[-1]
+
+
 def test_a_grey_picture_is_not_a_colour_picture(scorer, evidence_of, store) -> None:
     """A capture with other channels than the model was fitted on is named, never broadcast."""
     data, media_type, units, shape = encode("rgb", np.zeros((32, 32), np.uint8))

@@ -45,6 +45,7 @@ def objects_of(*, related: bool) -> Objects:
     grid = torch.zeros(COUNT, GRID, GRID, dtype=torch.bool)
     grid[:, 20:40, 20:40] = True
     return Objects(
+        alike=True,
         category="made-up",
         pictures={RGB: [np.zeros((8, 8), np.uint8)] * COUNT},
         features={RGB: own[0], INFRARED: infrared},
@@ -80,6 +81,7 @@ def test_knowing_the_place_alone_explains_nothing() -> None:
     patterned = {name: 3 * places + each for name, each in objects.features.items()}
     outcome = predicted(
         Objects(
+            alike=True,
             category="patterned",
             pictures=objects.pictures,
             features=patterned,
@@ -100,6 +102,7 @@ def test_each_object_is_predicted_once_by_heads_that_had_not_seen_it() -> None:
     objects = objects_of(related=True)
     marks = torch.arange(float(COUNT))[:, None, None].expand(COUNT, PATCHES, 1)
     marked = Objects(
+        alike=True,
         category="marked",
         pictures=objects.pictures,
         features={RGB: marks, INFRARED: marks},
