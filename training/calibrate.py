@@ -190,9 +190,8 @@ def _fusion(
 ) -> Fusion:
     """The least weight of what is absent that tells spoilt parts as well as the best one does.
 
-    As well: not worse by more than one standard error of the difference, over resampled parts
-    (Breiman et al., "Classification and regression trees", 1984). So hallucination counts only
-    where it helps.
+    As well: not worse by more than two standard errors of the difference, over resampled parts
+    (see `training.choice`). So hallucination counts only where it clearly helps.
     """
     absent = [name for name in scales if name not in present]
     choices = [

@@ -1,16 +1,21 @@
 """Choose the simplest of several scores that is as good as the best one."""
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
+
+_ERRORS: Final = 2
+"""Standard errors of the difference below which a choice counts as not worse."""
 
 
 def least_as_good(
     scores: NDArray[np.float64], defective: NDArray[np.bool_], *, seed: int, resamples: int
 ) -> int:
-    """Index of the first row of `scores` whose AUROC is not worse than the best row's.
+    """Index of the first row of `scores` whose AUROC is not clearly worse than the best row's.
 
-    Not worse: by no more than one standard error of the difference, over parts resampled within
-    each label, the same ones for every row.
+    Clearly: by more than two standard errors of the difference, over parts resampled within each
+    label, the same ones for every row.
 
     Args:
         scores: Choices x parts, the simplest choice first; higher is more anomalous.
@@ -18,8 +23,8 @@ def least_as_good(
         seed: Of the resamples.
         resamples: How many.
 
-    Source: the one-standard-error rule; Breiman et al., "Classification and regression trees",
-    1984.
+    Source: Breiman et al., "Classification and regression trees", 1984, who take one standard error;
+    two, because several choices are tried at once.
     """
     wins = _wins(scores, defective)
     rng = np.random.default_rng(seed)
@@ -31,7 +36,7 @@ def least_as_good(
     best = int(wins.mean(axis=(1, 2)).argmax())
     for choice, area in enumerate(wins.mean(axis=(1, 2))):
         error = float((areas[:, best] - areas[:, choice]).std())
-        if wins[best].mean() - area <= error:
+        if wins[best].mean() - area <= _ERRORS * error:
             return choice
     return best
 

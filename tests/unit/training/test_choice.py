@@ -19,7 +19,7 @@ def test_a_choice_that_is_clearly_better_is_taken() -> None:
 
 
 def test_the_first_of_equally_good_choices_is_taken() -> None:
-    """Equal, or better by less than one standard error: the simplest."""
+    """Equal, or better by less than two standard errors: the simplest."""
     scores, defective = drawn([1.0, 1.0])
     assert least_as_good(scores, defective, seed=0, resamples=100) == 0
     shaken = scores.copy()

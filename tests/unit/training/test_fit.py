@@ -143,7 +143,7 @@ def test_banks_of_hallucinated_features_are_out_of_fold(monkeypatch) -> None:
 
 
 def test_hallucination_counts_by_its_weight(bundle, make_sample) -> None:
-    """A weight above zero adds the hallucinated scores, scaled; zero leaves the rest alone."""
+    """A weight above zero counts the hallucinated scores, scaled; zero leaves the rest alone."""
     (maps,) = complete_maps(bundle.model, [make_sample(77)], bundle.extractors, progress=float)
     seen = ImageScores.of_parts([ImageScores.of(maps)])
     scores = bundle.model.scores(seen, ("rgb",))
@@ -153,7 +153,8 @@ def test_hallucination_counts_by_its_weight(bundle, make_sample) -> None:
         weighed = replace(subset, fusion=replace(subset.fusion, weights=weights))
         model = replace(bundle.model, subsets={"rgb": weighed})
         scales = subset.fusion.scales
-        wanted = sum(weights[name] * float(scores[name]) / scales[name] for name in weights)
+        terms = [max(weights[n] * float(scores[n]) / scales[n], 0.0) for n in weights]
+        wanted = sum(term**4 for term in terms) ** 0.25
         assert subset_scores(model, seen, present=("rgb",))[0] == pytest.approx(wanted, rel=1e-5)
 
 
