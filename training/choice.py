@@ -23,8 +23,8 @@ def least_as_good(
         seed: Of the resamples.
         resamples: How many.
 
-    Source: Breiman et al., "Classification and regression trees", 1984, who take one standard error;
-    two, because several choices are tried at once.
+    Source: Breiman et al., "Classification and regression trees", 1984, by one standard
+    error; two, because several choices are tried at once.
     """
     wins = _wins(scores, defective)
     rng = np.random.default_rng(seed)
