@@ -62,14 +62,20 @@ def kinds_plot(product: ProductReport) -> str:
 
 
 def grades_plot(products: Sequence[ProductReport]) -> str:
-    """How does detection grow with the defect's d'? Beside what an ideal observer reaches."""
-    figure = Figure(figsize=(3.4 * len(products), 3.3), layout="constrained")
+    """How does detection grow with the defect's d'? Beside the inspector whose d' it is."""
+    figure = Figure(figsize=(max(3.4 * len(products), 6.4), 3.8), layout="constrained")
     for axes, product in zip(
         figure.subplots(1, len(products), sharey=True, squeeze=False)[0], products, strict=True
     ):
         curve = np.geomspace(0.7, 9, 60)
-        axes.plot(curve, norm.cdf(curve / np.sqrt(2)), color="#2b2f33", lw=1, ls="--")
-        axes.text(1.05, 0.83, "ideal observer", fontsize=7.5, color="#2b2f33")
+        axes.plot(
+            curve,
+            norm.cdf(curve / np.sqrt(2)),
+            color="#2b2f33",
+            lw=1,
+            ls="--",
+            label="inspector of that d'",
+        )
         for colour, subset in zip(_PALETTE, product.subsets, strict=False):
             points = _by_grade(product.cells, subset.present)
             if points:
@@ -84,7 +90,8 @@ def grades_plot(products: Sequence[ProductReport]) -> str:
         axes.set_xlabel("d' of the defect")
         axes.grid(color="#e4e9e9", lw=0.7)
     figure.axes[0].set_ylabel("image AUROC, kinds seen")
-    figure.axes[0].legend(fontsize=7, frameon=False)
+    handles, names = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     return drawn(figure)
 
 
