@@ -65,8 +65,9 @@ class PlantSchedule:
     rework: float = 0.03
     no_read: float = 0.02
     sampled_at_random: float = 0.15
-    """Chance that a part which nobody suspects is examined near-line."""
+    """Chance that a part, whether suspected or not, is examined near-line."""
     sampled_on_suspicion: float = 0.5
+    """Chance that a suspected part which was not drawn at random is examined all the same."""
     parts_per_lot: int = 12
 
 
@@ -307,10 +308,13 @@ def _selection(
 ) -> Selection | None:
     """Whether the laboratory gets the part, by which policy, and how likely that was.
 
-    The policy looks at nothing but the suspicion, so the recorded probability is the part's
-    probability of being chosen, given all that the policy knew.
+    Parts are drawn at random among all, suspected or not, so that those stand for the line; of the
+    rest, suspected ones are drawn too. The recorded probability is the part's chance of being
+    chosen by either, given all that they knew: one by it is how many parts this one stands for.
     """
-    odds = schedule.sampled_on_suspicion if suspected else schedule.sampled_at_random
-    if rng.random() >= odds:
+    at_random = schedule.sampled_at_random
+    odds = at_random + (1 - at_random) * schedule.sampled_on_suspicion * suspected
+    lot = rng.random()
+    if lot >= odds:
         return None
-    return Selection(policy="suspicion" if suspected else "random", probability=odds)
+    return Selection(policy="random" if lot < at_random else "suspicion", probability=odds)

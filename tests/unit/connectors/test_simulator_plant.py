@@ -184,7 +184,7 @@ def test_an_unplugged_station_captures_nothing_until_it_is_plugged_in(line):
 
 def test_the_laboratory_reports_the_chosen_parts_hours_later(line):
     """Each chosen part gets one result with a CT, the truth and the recorded probability."""
-    schedule = PlantSchedule(parts=8, usual=NEVER, sampled_at_random=0.7, defect_share=0.5)
+    schedule = PlantSchedule(parts=8, usual=NEVER, sampled_at_random=0.5, defect_share=0.5)
     plant, log, store, _ = _plant(line, schedule)
     plant.run(threading.Event())
     truths = {str(t.part): t for t in log.of("plant-truth", PlantTruth)}
