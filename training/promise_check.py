@@ -73,9 +73,14 @@ class Recalibration:
     """How unlikely so high a mean, so high a share are if the promise is kept."""
 
     @property
+    def p_value(self) -> float:
+        """How unlikely the less likely of the two is; both are looked at, so it counts twice."""
+        return min(1.0, 2 * min(self.p_mean, self.p_exceeded))
+
+    @property
     def holds(self) -> bool:
-        """Whether neither is unlikely; both are looked at, so each at half the level."""
-        return min(self.p_mean, self.p_exceeded) > LEVEL / 2
+        """Whether nothing speaks against the promise, for one cell alone."""
+        return self.p_value > LEVEL
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

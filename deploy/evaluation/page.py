@@ -17,6 +17,7 @@ from deploy.evaluation.plots import (
 )
 from deploy.report_page import page_environment
 from training.bootstrap import Interval
+from training.evaluation.promise import RECALIBRATIONS
 from training.evaluation.report import Evaluation
 from training.promise_check import Share
 
@@ -44,7 +45,10 @@ def write_page(path: Path, evaluation: Evaluation) -> None:
     environment = page_environment()
     environment.filters.update(interval=shown_interval, gain=shown_gain, share=shown_share)
     text = environment.get_template("evaluation.html").render(
-        e=evaluation, cards=list(cards(evaluation)), plots=_plots(evaluation)
+        e=evaluation,
+        cards=list(cards(evaluation)),
+        plots=_plots(evaluation),
+        recalibrations=RECALIBRATIONS,
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")

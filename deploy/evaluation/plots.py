@@ -33,8 +33,8 @@ def subsets_plot(products: Sequence[ProductReport]) -> str:
         axes.axvline(0.5, color=SOFT, lw=1, ls=":")
         axes.set_xlim(0.45, 1.01)
         axes.set_xlabel(
-            f"image AUROC on defects of d' from {PLAIN_GRADE:g} on "
-            "(dot, 95 % interval); red diamond: plain ResNet-18 memory"
+            f"image AUROC on defects of d' from {PLAIN_GRADE:g} on (dot, 95 % interval)\n"
+            "red diamond: plain ResNet-18 memory"
         )
 
     return rows_plot([f"{product}: {' + '.join(s.present)}" for product, s in rows], draw)

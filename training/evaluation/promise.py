@@ -12,8 +12,8 @@ from inference.model.promise import rejection_rank
 from training.evaluation.accuracy import Arms, Flags, Scores, fused, seen_by
 from training.evaluation.run import Scored
 from training.naturally_missing import masked_scores, withdrawn
-from training.promise_check import Cell as CheckedCell
 from training.promise_check import (
+    LEVEL,
     Counted,
     Recalibration,
     Share,
@@ -24,10 +24,13 @@ from training.promise_check import (
     recalibrated,
     uniform,
 )
-from training.two_sample import LotScores
+from training.promise_check import Cell as CheckedCell
+from training.two_sample import LotScores, holm
 
 RATES: Final = (0.01, 0.05)
 """Promised false-reject rates that are tried."""
+RECALIBRATIONS: Final = 100
+"""How often the same good parts are dealt anew; all cells of a product by the same dealing."""
 
 _Key = tuple[str, tuple[str, ...], float]
 
@@ -48,6 +51,8 @@ class PromiseCell:
     p_holm: float
     """How unlikely so many are if the promise is kept; over all cells."""
     recalibration: Recalibration | None
+    p_recalibration: float
+    """How unlikely it is if the promise is kept, by Holm over all cells; 1 without any."""
     uniformity: Uniformity
     caught: Share
     """Of all defective parts; held ones are missed."""
@@ -59,8 +64,7 @@ class PromiseCell:
     @property
     def holds(self) -> bool:
         """Whether no check speaks against the promise."""
-        dealt = self.recalibration is None or self.recalibration.holds
-        return self.p_holm > 0.05 and dealt and self.uniformity.holds
+        return min(self.p_holm, self.p_recalibration) > LEVEL and self.uniformity.holds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,8 +110,19 @@ def promise_report(everything: Mapping[str, Scored], *, seed: int) -> PromiseRep
     judged = {key: _judged(everything[key[0]], present=key[1], rate=key[2]) for key in keys}
     checked = check_cells({key: each.counted for key, each in judged.items()})
     alike = uniform({k: (each.calibration, each.fresh) for k, each in judged.items()}, seed=seed)
+    dealt = {key: _recalibrated(each, seed=seed) for key, each in judged.items()}
+    unlikely = holm({key: each.p_value if each else 1.0 for key, each in dealt.items()})
     return PromiseReport(
-        cells=tuple(_cell(cell, judged[cell.key], alike[cell.key], seed=seed) for cell in checked),
+        cells=tuple(
+            _cell(
+                cell,
+                judged[cell.key],
+                recalibration=dealt[cell.key],
+                p_recalibration=unlikely[cell.key],
+                uniformity=alike[cell.key],
+            )
+            for cell in checked
+        ),
         missing=tuple(
             row for product, each in everything.items() for row in _missing(product, each)
         ),
@@ -160,8 +175,29 @@ def _rejected(scored: Scored, scores: Scores, *, present: Sequence[str], rate: f
     return np.array([calibration.rank(float(score)).rank <= limit for score in scores])
 
 
+def _recalibrated(judged: _Judged, *, seed: int) -> Recalibration | None:
+    calibration, fresh = judged.calibration, judged.fresh
+    pooled = LotScores(
+        scores=np.concatenate([calibration.scores, fresh.scores]),
+        lots=np.concatenate([calibration.lots, fresh.lots + calibration.lots.max() + 1]),
+    )
+    counted = judged.counted
+    return recalibrated(
+        pooled,
+        n_calibration=counted.n_calibration,
+        rate=counted.rate,
+        repeats=RECALIBRATIONS,
+        seed=seed,
+    )
+
+
 def _cell(
-    checked: CheckedCell[_Key], judged: _Judged, alike: Uniformity, *, seed: int
+    checked: CheckedCell[_Key],
+    judged: _Judged,
+    *,
+    recalibration: Recalibration | None,
+    p_recalibration: float,
+    uniformity: Uniformity,
 ) -> PromiseCell:
     product, present, rate = checked.key
     arms = judged.arms
@@ -170,12 +206,6 @@ def _cell(
         name: catch_rate(judged.dispositions[chosen].tolist(), arms.defective[chosen].tolist())
         for name, chosen in good_or.items()
     }
-    pooled = LotScores(
-        scores=np.concatenate([judged.calibration.scores, judged.fresh.scores]),
-        lots=np.concatenate(
-            [judged.calibration.lots, judged.fresh.lots + judged.calibration.lots.max() + 1]
-        ),
-    )
     return PromiseCell(
         product=product,
         present=present,
@@ -184,10 +214,9 @@ def _cell(
         rank=checked.k,
         rejected=Share(hits=checked.counted.rejected, n=checked.counted.good),
         p_holm=checked.adjusted,
-        recalibration=recalibrated(
-            pooled, n_calibration=checked.counted.n_calibration, rate=rate, seed=seed
-        ),
-        uniformity=alike,
+        recalibration=recalibration,
+        p_recalibration=p_recalibration,
+        uniformity=uniformity,
         caught=catches["all"].caught,
         caught_plain=catches["plain"].caught,
         false_stops=catches["all"].false_stops,
