@@ -82,7 +82,7 @@ class RoleEntry(Message):
 class Manifest(Message):
     """What a bundle is, where it comes from and what it reached."""
 
-    format_version: Literal[2] = 2
+    format_version: Literal[3] = 3
     product: str
     line: str
     eyes: dict[str, EyeEntry]
