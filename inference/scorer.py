@@ -137,12 +137,15 @@ def _extracted(bundle: Bundle, name: str, capture: Capture) -> Tensor:
     if got != wanted:
         raise Poison("payload.shape", f"{got} channels came, the model was fitted on {wanted}")
     features = bundle.extractors[name].extract(capture)
-    measured = torch.isfinite(features).all(1)[bundle.model.eyes[name].places.known]
-    if float(measured.float().mean()) < _EVIDENCE_MIN:
+    lacking = torch.isnan(features).all(1)
+    if not bool(torch.isfinite(features[~lacking]).all()):
+        raise Poison("payload", "its features are not finite")
+    share = float((~lacking)[bundle.model.eyes[name].places.known].float().mean())
+    if share < _EVIDENCE_MIN:
         raise Poison(
             "payload",
-            f"only {measured.float().mean():.0%} of what good parts show was measured, "
-            f"{_EVIDENCE_MIN:.0%} are needed: look at the sensor and capture the part again",
+            f"only {share:.0%} of what good parts show was measured, {_EVIDENCE_MIN:.0%} are "
+            "needed: look at the sensor and capture the part again",
         )
     return features
 

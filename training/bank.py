@@ -32,17 +32,19 @@ def fit_eye(
         seed: Of the bank's choice.
 
     Raises:
-        Poison: Every patch is one that was not measured.
+        Poison: No place was measured on as many parts as it takes to know it.
     """
     measured = torch.isfinite(rows).all(1)
     if not bool(measured.any()):
-        raise Poison("captures", "no patch of any nominal part was measured: look at the sensor")
+        raise _unseen()
     rows, place = rows[measured], place[measured]
     normaliser = Normaliser.of(rows, alike=alike)
     normal = normaliser(rows)
     places = Places.unknown(normal.shape[1])
     if parts is not None:
         places = Places.of(normaliser(each) for each in parts)
+        if not bool(places.known.any()):
+            raise _unseen()
     return Eye(
         normaliser=normaliser,
         places=places,
@@ -50,6 +52,11 @@ def fit_eye(
         usual=Usual.unknown(),
         false_colour=_directions(normal),
     )
+
+
+def _unseen() -> Poison:
+    remedy = "hardly any patch of the nominal parts was measured: look at the sensor, capture anew"
+    return Poison("captures", remedy)
 
 
 def fit_bank(rows: Tensor, *, seed: int) -> Bank:

@@ -77,11 +77,6 @@ class Recalibration:
         """How unlikely the less likely of the two is; both are looked at, so it counts twice."""
         return min(1.0, 2 * min(self.p_mean, self.p_exceeded))
 
-    @property
-    def holds(self) -> bool:
-        """Whether nothing speaks against the promise, for one cell alone."""
-        return self.p_value > LEVEL
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Uniformity:

@@ -15,6 +15,7 @@ ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 def chromium():
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
+        # `make test` installs it, or says how and stops: only a bare pytest comes here without it
         pytest.skip("no Chromium on the path")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)

@@ -95,6 +95,7 @@ def test_kafka_and_redis_keep_their_data_over_a_restart(
 def test_either_flavour_of_redis_serves(tmp_path: Path, flavour: str) -> None:
     """Redis from the search path and Valkey from its wheel both answer and run functions."""
     if flavour == "redis" and shutil.which("redis-server") is None:
+        # Valkey comes with the environment and is always tried; Redis is the machine's own, if any
         pytest.skip("no redis-server on the search path")
     with (
         EmbeddedStack(

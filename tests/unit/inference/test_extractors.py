@@ -41,7 +41,8 @@ def test_a_capture_becomes_patch_features(name, capture, dim) -> None:
     features = extractor.extract(capture)
     assert features.shape == (PATCHES, dim)
     measured = torch.isfinite(features).all(1)
-    assert measured.float().mean() > 0.8
+    holes = np.isnan(capture).any()
+    assert measured.float().mean() > (0.8 if holes else 0.9999)
     assert torch.isnan(features[~measured]).all()
     assert torch.equal(features[measured], extractor.extract(capture.copy())[measured])
 

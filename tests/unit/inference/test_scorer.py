@@ -1,9 +1,11 @@
 """Evidence becomes a verdict, whatever is missing, and never depends on its neighbours."""
 
+from dataclasses import replace
 from itertools import chain, combinations
 
 import numpy as np
 import pytest
+import torch
 
 from connectors.clock import ManualClock
 from connectors.errors import Unavailable
@@ -225,6 +227,23 @@ def test_a_scan_of_almost_nothing_is_not_a_good_part(scorer, evidence_of, store)
     (verdict,) = scorer.score([with_payload(evidence_of(), "scan", **ref.model_dump())])
     assert verdict.disposition is Disposition.UNDECIDABLE
     assert "of what good parts show was measured" in verdict.reasons[-1]
+
+
+def test_features_that_are_half_a_number_are_a_fault(bundle, scorer, evidence_of) -> None:
+    """A patch is measured or it is not: an extractor that says neither is not taken for a hole."""
+
+    class Broken:
+        alike = False
+
+        def extract(self, capture):
+            features = bundle.extractors["scan"].extract(capture)
+            features[0, 0] = torch.inf
+            return features
+
+    broken = replace(bundle, extractors={**bundle.extractors, "scan": Broken()})
+    (verdict,) = replace(scorer, bundles={"tile": broken}).score([evidence_of()])
+    assert verdict.disposition is Disposition.UNDECIDABLE
+    assert "not finite" in verdict.reasons[-1]
 
 
 def test_a_grey_picture_is_not_a_colour_picture(scorer, evidence_of, store) -> None:

@@ -9,7 +9,9 @@ import torch
 
 from connectors.errors import Poison
 from inference.bundle import MANIFEST, TENSORS, Bundle
+from inference.model.grid import PATCHES
 from inference.model.product import ImageScores, subsets_of
+from training.bank import fit_eye
 from training.calibrate import HALLUCINATED_WEIGHTS, complete_maps, subset_scores
 from training.datasets import Role, by_role
 from training.distill import fit_pair
@@ -105,6 +107,17 @@ def test_a_changed_bundle_does_not_load(bundle_path, tmp_path, name) -> None:
     (copy / name).unlink()
     with pytest.raises(Poison, match="No such file"):
         Bundle.load(copy)
+
+
+def test_a_sensor_that_hardly_measured_anything_is_named() -> None:
+    """Without one place that is known, every later part would look as usual: that is no model."""
+    part = torch.randn(PATCHES, 3)
+    place = torch.arange(PATCHES)
+    for seen in (0, 1):
+        parts = [part if number < seen else torch.full_like(part, torch.nan) for number in range(8)]
+        rows = part if seen else torch.full_like(part, torch.nan)
+        with pytest.raises(Poison, match="captures"):
+            fit_eye(rows, place=place, parts=parts, alike=False, seed=0)
 
 
 def test_a_head_predicts_what_is_predictable() -> None:

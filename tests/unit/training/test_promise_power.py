@@ -15,5 +15,5 @@ def test_where_nothing_is_wrong_little_is_found() -> None:
     found = power(false_rejects(), runs=60)
     assert found <= 0.15
     assert power(false_rejects(), runs=60) == found
-    assert power(likeness(), runs=4) < 1.0
-    assert power(masking(lots=40, shift=0.0), runs=4) < 1.0
+    assert power(likeness(), runs=8) <= 0.25
+    assert power(masking(lots=40, shift=0.0), runs=8) <= 0.25
