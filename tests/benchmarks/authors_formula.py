@@ -1,0 +1,316 @@
+"""CMDIAD for one part, as plainly as its authors run it: batch 1, float32, no shortcut.
+
+A reference to hold the `paper` profile against, in results and in time. It is written from the
+facts (shapes, constants, order of operations; see `tests/golden/README.md`), takes whatever torch
+offers for each step, and leaves out nothing that costs the original time, with two exceptions: the
+two CUDA-only steps (farthest points, nearest points) have stand-ins of the same results, and
+DropPath, which the original leaves on by oversight, is off, or no two runs would agree.
+
+Source: CMDIAD, arXiv 2405.13571; Point-MAE, arXiv 2203.06604; PatchCore, arXiv 2106.08265.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Final
+
+import numpy as np
+import torch
+from PIL import Image, ImageFilter
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - torch's own convention
+
+IMAGE_SIDE: Final = 224
+GRID: Final = 56
+IMAGE_GRID: Final = 28
+GROUPS: Final = 1024
+GROUP_SIZE: Final = 128
+LAYERS: Final = (3, 11)
+REWEIGHT: Final = 3
+BLUR_RADIUS: Final = 4
+NORM_SQUARED_MIN: Final = 1e-3
+FPS_BLOCK_MAX: Final = 512
+
+Stage = Callable[[str], AbstractContextManager[None]]
+
+
+class Stopwatch:
+    """Wall seconds by stage, in the order in which stages came."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        """Count the time inside towards `stage`."""
+        begun = perf_counter()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + perf_counter() - begun
+
+
+# --- points ---------------------------------------------------------------------------------------
+
+
+def valid_points(organised: Tensor) -> tuple[Tensor, Tensor]:
+    """The points [N, 3] whose three coordinates are all non-zero, and their pixels [N]."""
+    points = organised.reshape(-1, 3)
+    pixels = (points != 0).all(dim=1).nonzero().flatten()
+    return points[pixels], pixels
+
+
+def farthest_points(cloud: Tensor, count: int) -> Tensor:
+    """Indices [count] of farthest-point sampling from point 0 on, ties as the CUDA kernel's.
+
+    Points within sqrt(1e-3) of the origin are never chosen. Of equally far points the one comes
+    first whose place in its thread block is smallest when its bits are read backwards.
+    """
+    points = cloud.numpy()
+    block = min(FPS_BLOCK_MAX, 1 << (len(points).bit_length() - 1))
+    bits = block.bit_length() - 1
+    reverse = [int(f"{k:0{bits}b}"[::-1], 2) if bits else 0 for k in range(block)]
+    index = np.arange(len(points))
+    order = np.lexsort((index, np.array(reverse)[index % block]))
+    x, y, z = np.ascontiguousarray(points[order].T)
+    distance = np.where(x * x + y * y + z * z > NORM_SQUARED_MIN, np.float32(1e10), np.float32(-1))
+    chosen = [0]
+    for _ in range(count - 1):
+        a, b, c = points[chosen[-1]]
+        step = (x - a) * (x - a) + (y - b) * (y - b) + (z - c) * (z - c)
+        np.minimum(distance, step, out=distance)
+        chosen.append(int(order[distance.argmax()]))
+    return torch.tensor(chosen)
+
+
+def nearest_points(cloud: Tensor, centres: Tensor, size: int) -> Tensor:
+    """Indices [G, size] of the points nearest to each centre, ascending, by all distances."""
+    squared = torch.zeros(len(centres), len(cloud))
+    for axis in range(3):
+        squared += (centres[:, None, axis] - cloud[None, :, axis]).square()
+    return squared.topk(size, dim=1, largest=False).indices
+
+
+def interpolate(cloud: Tensor, centres: Tensor, features: Tensor) -> Tensor:
+    """Features [C, N] of points from those of centres [C, G], by the three nearest centres.
+
+    The squared distance is expanded (a cancellation, in float32), all of them are sorted.
+    """
+    squared = -2 * cloud @ centres.T
+    squared += cloud.square().sum(1)[:, None]
+    squared += centres.square().sum(1)[None, :]
+    squared, index = squared.sort(dim=1)
+    weights = 1 / (squared[:, :3] + 1e-8)
+    weights = weights / weights.sum(dim=1, keepdim=True)
+    return (features.T[index[:, :3]] * weights[:, :, None]).sum(dim=1).T
+
+
+def to_grid(features: Tensor, pixels: Tensor, side: int) -> Tensor:
+    """Patches [side * side, C] of features [C, N] that stand at `pixels`; elsewhere is zero."""
+    full = torch.zeros(1, len(features), IMAGE_SIDE * IMAGE_SIDE)
+    full[:, :, pixels] = features[None]
+    full = full.view(1, len(features), IMAGE_SIDE, IMAGE_SIDE)
+    pooled = F.adaptive_avg_pool2d(F.avg_pool2d(full, 3, stride=1), (side, side))
+    return pooled.reshape(len(features), -1).T
+
+
+# --- networks -------------------------------------------------------------------------------------
+
+
+class Encoder(nn.Module):
+    """A small PointNet: [G, size, 3] -> [G, width]; normalised over the sample in train mode."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first_conv = _convs(3, 128, 256)
+        self.second_conv = _convs(512, 512, width)
+
+    def forward(self, groups: Tensor) -> Tensor:
+        """Tokens of the groups."""
+        local = self.first_conv(groups.transpose(1, 2))
+        whole = local.max(dim=2, keepdim=True).values.expand(-1, -1, local.shape[2])
+        both: Tensor = self.second_conv(torch.cat((whole, local), dim=1))
+        return both.max(dim=2).values
+
+
+def _convs(wide_in: int, between: int, wide_out: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv1d(wide_in, between, 1),
+        nn.BatchNorm1d(between),
+        nn.ReLU(inplace=True),
+        nn.Conv1d(between, wide_out, 1),
+    )
+
+
+class Attention(nn.Module):
+    """Self-attention with a matrix of all weights, and no bias before it."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.proj = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Attended tokens [1, G, width]."""
+        batch, count, width = x.shape
+        qkv = self.qkv(x).reshape(batch, count, 3, self.heads, width // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        weights = (q @ k.transpose(-2, -1) * (width // self.heads) ** -0.5).softmax(dim=-1)
+        attended: Tensor = self.proj((weights @ v).transpose(1, 2).reshape(batch, count, width))
+        return attended
+
+
+class Block(nn.Module):
+    """A pre-norm transformer block."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.attn = Attention(width, heads)
+        self.mlp = nn.ModuleDict(
+            {"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)}
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens after attention and MLP."""
+        x = x + self.attn(self.norm1(x))
+        return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))
+
+
+class Blocks(nn.Module):
+    """The blocks, under the name that the authors' checkpoints give them."""
+
+    def __init__(self, width: int, *, depth: int, heads: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
+
+
+class PointTransformer(nn.Module):
+    """Point-MAE's encoder, with parameters in the order and under the names of its checkpoints."""
+
+    def __init__(self, *, width: int = 384, depth: int = 12, heads: int = 6) -> None:
+        super().__init__()
+        self.layers = tuple(layer for layer in LAYERS if layer < depth)
+        self.encoder = Encoder(width)
+        self.pos_embed = nn.Sequential(nn.Linear(3, 128), nn.GELU(), nn.Linear(128, width))
+        self.blocks = Blocks(width, depth=depth, heads=heads)
+        self.norm = nn.LayerNorm(width)
+
+    def transform(self, tokens: Tensor, centres: Tensor) -> Tensor:
+        """Features [len(layers) * width, G] of tokens [G, width]."""
+        x, position, kept = tokens[None], self.pos_embed(centres)[None], []
+        for number, block in enumerate(self.blocks.blocks):
+            x = block(x + position)
+            if number in self.layers:
+                kept.append(x)
+        return torch.cat([self.norm(each)[0].T for each in kept])
+
+
+class Mlp(nn.Module):
+    """Three linear layers, each with a GELU behind it; the last one too."""
+
+    def __init__(self, wide_in: int, wide_out: int, ratio: float) -> None:
+        super().__init__()
+        hidden = int(wide_in * ratio)
+        layers = nn.ModuleDict(
+            {
+                "fc1": nn.Linear(wide_in, hidden),
+                "fc2": nn.Linear(hidden, hidden),
+                "fc3": nn.Linear(hidden, wide_out),
+            }
+        )
+        self.mlp_module = nn.ModuleList([layers])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Hallucinated tokens."""
+        for layer in self.mlp_module[0].values():
+            x = F.gelu(layer(x))
+        return x
+
+
+class FeatureToFeature(nn.Module):
+    """The two heads that hallucinate each modality's features from the other's, token by token."""
+
+    def __init__(self, xyz: int = 768, rgb: int = 768, ratio: float = 2.5) -> None:
+        super().__init__()
+        self.xyz_norm, self.xyz_mlp = nn.LayerNorm(xyz), Mlp(xyz, rgb, ratio)
+        self.rgb_norm, self.rgb_mlp = nn.LayerNorm(rgb), Mlp(rgb, xyz, ratio)
+
+    def rgb_of(self, xyz: Tensor) -> Tensor:
+        """Image features from those of points."""
+        out: Tensor = self.xyz_mlp(self.xyz_norm(xyz))
+        return out
+
+    def xyz_of(self, rgb: Tensor) -> Tensor:
+        """Point features from those of the image."""
+        out: Tensor = self.rgb_mlp(self.rgb_norm(rgb))
+        return out
+
+
+def image_features(vit: nn.Module, image: Tensor) -> Tensor:
+    """Features [C, 28, 28] of an image [3, 224, 224]: normalised tokens without the first."""
+    tokens: Tensor = vit.forward_features(image[None])
+    side = IMAGE_SIDE // 8
+    return tokens[0, 1:].T.reshape(-1, side, side)
+
+
+def image_patches(features: Tensor, side: int) -> Tensor:
+    """Patches [side * side, C] of features [C, h, w]."""
+    return F.adaptive_avg_pool2d(features[None], (side, side))[0].flatten(1).T
+
+
+# --- scores ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What one bank says: an image score, a map [224, 224], each patch's distance and row."""
+
+    score: Tensor
+    pixels: Tensor
+    distances: Tensor
+    nearest: Tensor
+
+
+def score_patches(patches: Tensor, bank: Tensor, stage: Stage) -> Scored:
+    """Search every patch in `bank` by the whole matrix of distances; both normalised already."""
+    with stage("search"):
+        matrix = torch.cdist(patches, bank)
+    with stage("score"):
+        distances, nearest = matrix.min(dim=1)
+        score = reweighted(patches, bank, distances=distances, nearest=nearest)
+    with stage("map"):
+        pixels = blurred(upsampled(distances))
+    return Scored(score, pixels, distances, nearest)
+
+
+def reweighted(patches: Tensor, bank: Tensor, *, distances: Tensor, nearest: Tensor) -> Tensor:
+    """The largest distance, times how little its row's neighbourhood in the bank explains it."""
+    worst = distances.argmax()
+    around = torch.cdist(bank[nearest[worst]][None], bank).topk(REWEIGHT, largest=False).indices[0]
+    to_neighbours = (patches[worst] - bank[around[1:]]).norm(dim=1)
+    scale = torch.sqrt(torch.tensor(float(patches.shape[1])))
+    weight = 1 - (distances[worst] / scale).exp() / (to_neighbours / scale).exp().sum()
+    return weight * distances[worst]
+
+
+def upsampled(distances: Tensor) -> Tensor:
+    """Distances of the square grid's patches at 224 x 224 pixels, bilinear."""
+    side = round(len(distances) ** 0.5)
+    image = distances.view(1, 1, side, side)
+    size = (IMAGE_SIDE, IMAGE_SIDE)
+    return F.interpolate(image, size=size, mode="bilinear", align_corners=False)[0, 0]
+
+
+def blurred(image: Tensor) -> Tensor:
+    """PIL's Gaussian blur of bytes that are scaled by the image's own maximum."""
+    high = image.max()
+    levels = Image.fromarray((image / high).mul(255).byte().numpy())
+    smooth = np.asarray(levels.filter(ImageFilter.GaussianBlur(radius=BLUR_RADIUS)))
+    return torch.from_numpy(smooth.astype(np.float32)) / 255 * high
+
+
+def fuse(first: Tensor, second: Tensor, weights: tuple[float, float]) -> Tensor:
+    """The linear score of a one-class SVM, whose offset the authors leave out."""
+    stacked = torch.stack((first, second), dim=-1)
+    return stacked @ torch.tensor(weights)
