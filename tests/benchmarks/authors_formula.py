@@ -314,3 +314,104 @@ def fuse(first: Tensor, second: Tensor, weights: tuple[float, float]) -> Tensor:
     """The linear score of a one-class SVM, whose offset the authors leave out."""
     stacked = torch.stack((first, second), dim=-1)
     return stacked @ torch.tensor(weights)
+
+
+# --- one part whose other sensor is missing -------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """The two eyes and the heads between them, and how clouds are grouped."""
+
+    vit: nn.Module
+    points: PointTransformer
+    heads: FeatureToFeature
+    groups: int = GROUPS
+    group_size: int = GROUP_SIZE
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What was fitted for one main modality: banks, normalisation, and the weights of fusion.
+
+    Args:
+        own: Normalised rows of the main modality.
+        hallucinated: Normalised rows of the other modality as it was hallucinated.
+        mean: Subtracted from every feature.
+        std: Divides every feature.
+        own_factor: What the main modality's scores count before fusion.
+        image_weights: Of the two image scores.
+        pixel_weights: Of the two maps.
+    """
+
+    own: Tensor
+    hallucinated: Tensor
+    mean: float
+    std: float
+    own_factor: float
+    image_weights: tuple[float, float]
+    pixel_weights: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is said of a part: a score, a map, and what each bank said."""
+
+    score: Tensor
+    pixels: Tensor
+    own: Scored
+    hallucinated: Scored
+
+
+def point_patches(organised: Tensor, networks: Networks, stage: Stage) -> Tensor:
+    """Patches [3136, C] of an organised cloud [224, 224, 3]; background is exactly zero."""
+    network = networks.points
+    with stage("valid points"):
+        cloud, pixels = valid_points(organised)
+    with stage("farthest points"):
+        centres = cloud[farthest_points(cloud, networks.groups)]
+    with stage("nearest points"):
+        groups = cloud[nearest_points(cloud, centres, networks.group_size)] - centres[:, None]
+    with stage("point encoder"):
+        tokens = network.encoder(groups)
+    with stage("transformer"):
+        features = network.transform(tokens, centres)
+    with stage("interpolation"):
+        features = interpolate(cloud, centres, features)
+    with stage("scatter and pool"):
+        return to_grid(features, pixels, GRID)
+
+
+@torch.no_grad()
+def judge_cloud(organised: Tensor, *, networks: Networks, memory: Memory, stage: Stage) -> Verdict:
+    """A part whose image is missing: PC main, with hallucinated image features."""
+    own = point_patches(organised, networks, stage)
+    with stage("hallucination"):
+        hallucinated = networks.heads.rgb_of(own)
+    return judge(own, hallucinated, memory=memory, stage=stage)
+
+
+@torch.no_grad()
+def judge_image(image: Tensor, *, networks: Networks, memory: Memory, stage: Stage) -> Verdict:
+    """A part whose cloud is missing: RGB main, with hallucinated point features."""
+    with stage("image eye"):
+        features = image_features(networks.vit, image)
+    with stage("28 to 56"):
+        own, fine = image_patches(features, IMAGE_GRID), image_patches(features, GRID)
+    with stage("hallucination"):
+        hallucinated = networks.heads.xyz_of(fine)
+    return judge(own, hallucinated, memory=memory, stage=stage)
+
+
+def judge(own: Tensor, hallucinated: Tensor, *, memory: Memory, stage: Stage) -> Verdict:
+    """Search both banks, and fuse what they say."""
+    with stage("normalise"):
+        own = (own - memory.mean) / memory.std
+        hallucinated = (hallucinated - memory.mean) / memory.std
+    first = score_patches(own, memory.own, stage)
+    second = score_patches(hallucinated, memory.hallucinated, stage)
+    with stage("fusion"):
+        factor = memory.own_factor
+        score = fuse(factor * first.score, second.score, memory.image_weights)
+        pixels = fuse(factor * first.pixels, second.pixels, memory.pixel_weights)
+    return Verdict(score, pixels, first, second)
