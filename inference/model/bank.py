@@ -45,7 +45,8 @@ class PlainIndex:
         blocks = torch.split(queries, QUERY_BLOCK)
         found = torch.cat([self._nearest(block, count) for block in blocks])
         apart = (queries[:, None] - self.rows[found]).square().sum(2).sqrt()
-        return Nearest(distances=apart, rows=found)
+        none = torch.zeros(len(queries), dtype=torch.bool, device=queries.device)
+        return Nearest(distances=apart, rows=found, undecided=none)
 
     def _nearest(self, block: Float[Tensor, "block dim"], count: int) -> Int[Tensor, "block count"]:
         affinity = torch.addmm(self.half_norms, block, self.columns, alpha=-1.0)

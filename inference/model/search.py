@@ -7,6 +7,7 @@ is that of a plain float32 search, whatever was asked beside it, and the matrix 
 never there.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -42,8 +43,19 @@ class Nearest:
 
     distances: Float[Tensor, "queries count"]
     rows: Int[Tensor, "queries count"]
-    fallbacks: int = 0
-    """Queries that low precision could not decide."""
+    undecided: Bool[Tensor, " queries"]
+    """What low precision could not decide, and float32 did."""
+
+    @property
+    def fallbacks(self) -> int:
+        """How many queries low precision could not decide."""
+        return int(self.undecided.sum())
+
+    def parts(self, sizes: Sequence[int]) -> list["Nearest"]:
+        """What was found for the first queries, the next ones, and so on."""
+        columns = (self.distances, self.rows, self.undecided)
+        split = zip(*(torch.split(each, list(sizes)) for each in columns), strict=True)
+        return [Nearest(distances=d, rows=r, undecided=u) for d, r, u in split]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,17 +110,17 @@ class WideIndex:
         found = Nearest(
             distances=queries.new_empty(len(queries), count),
             rows=torch.empty(len(queries), count, dtype=torch.int64, device=queries.device),
+            undecided=torch.zeros(len(queries), dtype=torch.bool, device=queries.device),
         )
-        undecided = []
         for block in torch.split(torch.arange(len(queries), device=queries.device), _QUERIES):
             kept = self._coarse_groups(queries[block], count)
             clear = kept.sum(1) <= GROUPS_MAX
             self._compare(queries, block[clear], kept[clear], found)
-            undecided.append(block[~clear])
-        again = torch.cat(undecided)
+            found.undecided[block] = ~clear
+        again = found.undecided.nonzero()[:, 0]
         for block in torch.split(again, _QUERIES) if len(again) else ():
             self._compare(queries, block, self._single_groups(queries[block], count), found)
-        return Nearest(distances=found.distances, rows=found.rows, fallbacks=len(again))
+        return found
 
     def _coarse_groups(
         self, queries: Float[Tensor, "queries dim"], count: int

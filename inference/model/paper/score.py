@@ -5,6 +5,7 @@ equation 7 (re-weighting); Sui et al., CMDIAD, arXiv:2405.13571, and its code.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Final
 
 import torch
@@ -25,25 +26,25 @@ _FIXED: Final = 24
 """Bits after the point of the weights of a box."""
 
 
-def image_score(
-    queries: Float[Tensor, "patches dim"], found: Nearest, bank: Bank
-) -> Float[Tensor, ""]:
-    """The largest distance of a patch, weighted by how alone its match is in the bank.
+def image_scores(
+    queries: Sequence[Float[Tensor, "patches dim"]], found: Sequence[Nearest], bank: Bank
+) -> Float[Tensor, " parts"]:
+    """Of each part the largest distance of a patch, weighted by how alone its match is.
 
     Args:
-        queries: The patches of one part, as they were searched.
+        queries: The patches of each part, as they were searched.
         found: Their nearest rows.
         bank: What was searched.
     """
-    distances = found.distances[:, 0]
-    worst = int(distances.argmax())
-    match = bank.rows[found.rows[worst, 0]]
-    around = bank.nearest(match[None], min(REWEIGHTED, len(bank.rows))).rows[0, 1:]
-    to_others = (queries[worst] - bank.rows[around]).square().sum(1).sqrt()
-    root = math.sqrt(queries.shape[1])
-    highest = distances[worst]
+    worst = [each.distances[:, 0].argmax() for each in found]
+    highest = torch.stack([each.distances[at, 0] for each, at in zip(found, worst, strict=True)])
+    match = torch.stack([each.rows[at, 0] for each, at in zip(found, worst, strict=True)])
+    patch = torch.stack([each[at] for each, at in zip(queries, worst, strict=True)])
+    around = bank.nearest(bank.rows[match], min(REWEIGHTED, len(bank.rows))).rows[:, 1:]
+    to_others = (patch[:, None] - bank.rows[around]).square().sum(2).sqrt()
+    root = math.sqrt(patch.shape[1])
     # exp(a) / sum(exp(b)), with nothing that overflows
-    share = torch.exp(highest / root - torch.logsumexp(to_others / root, 0))
+    share = torch.exp(highest / root - torch.logsumexp(to_others / root, 1))
     return (1 - share) * highest
 
 

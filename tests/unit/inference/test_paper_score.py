@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageFilter
 
 from inference.model.bank import Bank
-from inference.model.paper.score import blurred, blurred_in_bytes, image_score, pixel_map
+from inference.model.paper.score import blurred, blurred_in_bytes, image_scores, pixel_map
 
 
 def rel(found: torch.Tensor, wanted: np.ndarray) -> float:
@@ -24,7 +24,7 @@ def test_distances_scores_and_maps_are_those_of_the_authors(golden, name) -> Non
     found = bank.nearest(queries)
     assert found.rows[:, 0].tolist() == arrays["min_idx"].tolist()
     assert rel(found.distances[:, 0], arrays["min_val"]) < 1e-4
-    score = float(image_score(queries, found, bank))
+    score = float(image_scores([queries], [found], bank))
     assert score == pytest.approx(float(arrays["s"]), rel=1e-5)
     pixels = pixel_map(found.distances[:, 0])
     step = 224 // len(arrays["up_sub"])
@@ -54,11 +54,11 @@ def test_a_lonely_match_counts_for_less(golden) -> None:
     root = math.sqrt(2)
     near, far = math.hypot(1, 2), math.hypot(5, 7)
     weight = 1 - math.exp(2 / root) / (math.exp(near / root) + math.exp(far / root))
-    assert float(image_score(query, found, bank)) == pytest.approx(2 * weight, rel=1e-5)
+    assert float(image_scores([query], [found], bank)) == pytest.approx(2 * weight, rel=1e-5)
 
 
 def test_very_large_distances_do_not_overflow() -> None:
     """A score stays finite where exp of the distance would not."""
     bank = Bank.of(torch.zeros(4, 4))
     query = torch.full((1, 4), 1e4)
-    assert math.isfinite(float(image_score(query, bank.nearest(query), bank)))
+    assert math.isfinite(float(image_scores([query], [bank.nearest(query)], bank)))
