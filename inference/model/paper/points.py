@@ -1,0 +1,155 @@
+"""Clouds as padded batches, the points that spread over them, and the points nearest to those.
+
+Indices are those of the authors' CUDA kernels, bit for bit, on a processor without fused
+multiply-add; what a cloud gets never depends on its padding or on the clouds beside it.
+Source: `sampling_gpu.cu` of PointNet2/PyTorch and `knn.cu`, as CMDIAD (arXiv 2405.13571) uses them.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.util import find_spec
+from typing import Final
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from inference.model.paper.neighbours import nearest_of_all, nearest_of_tiles
+
+ORIGIN_SQUARED: Final = 1e-3
+"""Points whose squared norm (m^2) is not above this are never chosen: the kernel takes them for
+padding. An object within 3.2 cm of the sensor's origin loses points by it; kept for parity."""
+
+FARTHER_THAN_ALL: Final = 1e10
+"""Where every point's distance to the chosen ones begins."""
+
+_NEVER: Final = -1.0
+_BLOCK_MAX: Final = 512
+"""Threads of the kernel's block; its reduction decides which of equally far points is chosen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clouds:
+    """A batch of unorganised clouds, padded to the longest.
+
+    Args:
+        points: Coordinates in metres; padding is finite and never looked at.
+        pixels: The pixel of each point, counted row by row in a `side` x `side` image.
+        lengths: How many points of each cloud are no padding.
+        side: Of the organised images, in pixels.
+    """
+
+    points: Float[Tensor, "batch points 3"]
+    pixels: Int[Tensor, "batch points"]
+    lengths: Int[Tensor, " batch"]
+    side: int
+
+    @classmethod
+    def of(cls, organised: Float[Tensor, "batch side side 3"]) -> "Clouds":
+        """Keep the measured pixels: all three coordinates finite and different from 0.
+
+        Raises:
+            ValueError: A cloud without such a pixel; its place in the batch is named.
+        """
+        flat = organised.flatten(1, 2)
+        kept = [_measured(cloud).nonzero()[:, 0] for cloud in flat]
+        empty = next((place for place, pixels in enumerate(kept) if not len(pixels)), None)
+        if empty is not None:
+            raise ValueError(f"cloud {empty} of the batch has no valid point")
+        return cls(
+            points=pad_sequence([c[p] for c, p in zip(flat, kept, strict=True)], batch_first=True),
+            pixels=pad_sequence(kept, batch_first=True),
+            lengths=torch.tensor([len(pixels) for pixels in kept], device=organised.device),
+            side=organised.shape[1],
+        )
+
+    def each(self) -> list[Float[Tensor, "points 3"]]:
+        """The points of every cloud without their padding."""
+        lengths = self.lengths.tolist()
+        return [points[:n] for points, n in zip(self.points, lengths, strict=True)]
+
+
+def farthest_points(clouds: Clouds, count: int) -> Int[Tensor, "batch {count}"]:
+    """Indices of `count` points, each the farthest from those before it; the first is point 0.
+
+    Of equally far points the one with the smallest bit-reversed (index modulo block) is chosen,
+    then the lowest index; block is the largest power of two that is neither above the cloud's own
+    length nor above 512. When nothing is left (fewer points than `count`, or all the rest within
+    `ORIGIN_SQUARED`), the distances that remain are equal, so that one index is repeated: the
+    first in that order among the points that may be chosen, and 0 if there are none.
+    """
+    orders = [_tie_order(int(n)).to(clouds.points.device) for n in clouds.lengths]
+    clouds_in_order = [p[order] for p, order in zip(clouds.each(), orders, strict=True)]
+    if clouds.points.is_cuda and find_spec("triton") is not None:
+        from inference.model.paper.point_kernels import spread  # needs Triton
+
+        points = pad_sequence(clouds_in_order, batch_first=True)
+        begin = pad_sequence(
+            [_begin(p) for p in clouds_in_order], batch_first=True, padding_value=_NEVER
+        )
+        places = spread(points, begin, count)
+    else:
+        places = torch.stack([_spread(points.cpu(), count) for points in clouds_in_order])
+    return torch.stack([order[p.to(order.device)] for order, p in zip(orders, places, strict=True)])
+
+
+def nearest_points(
+    clouds: Clouds, centres: Int[Tensor, "batch groups"], count: int
+) -> Int[Tensor, "batch groups {count}"]:
+    """Indices of the `count` points nearest to each centre, nearest first.
+
+    Squared distances are those of the differences, in float32; of equally near points the one with
+    the lowest index comes first, so that a centre itself leads unless an earlier point lies exactly
+    on it. A cloud of fewer than `count` points repeats the last of them, the farthest.
+    """
+    search = nearest_of_all if clouds.points.is_cuda else nearest_of_tiles
+    found = [
+        search(points, points[chosen], min(count, len(points)))
+        for points, chosen in zip(clouds.each(), centres, strict=True)
+    ]
+    last = [torch.arange(count, device=f.device).clamp_max(f.shape[1] - 1) for f in found]
+    return torch.stack([f[:, columns] for f, columns in zip(found, last, strict=True)])
+
+
+def _measured(cloud: Float[Tensor, "pixels 3"]) -> Bool[Tensor, " pixels"]:
+    return (torch.isfinite(cloud) & (cloud != 0)).all(1)
+
+
+@lru_cache(maxsize=64)
+def _tie_order(count: int) -> Int[Tensor, " {count}"]:
+    """All indices below `count`, in the order in which equally far points are preferred."""
+    lanes = torch.zeros(1, dtype=torch.int64)
+    while 2 * len(lanes) <= min(count, _BLOCK_MAX):
+        lanes = torch.cat((2 * lanes, 2 * lanes + 1))
+    rows = -(-count // len(lanes))
+    order = (torch.arange(rows) * len(lanes) + lanes[:, None]).flatten()
+    return order[order < count]
+
+
+def _begin(points: Float[Tensor, "points 3"]) -> Float[Tensor, " points"]:
+    """The distances of points to an empty choice; negative where they may not be chosen."""
+    x, y, z = points.unbind(1)
+    squared = x * x + y * y + z * z
+    never = squared.double() <= ORIGIN_SQUARED  # the kernel compares in double precision
+    return torch.where(never, _NEVER, FARTHER_THAN_ALL).float()
+
+
+def _spread(points: Float[Tensor, "points 3"], count: int) -> Int[Tensor, " {count}"]:
+    """Places of one cloud's farthest points; of equally far ones the first.
+
+    In numpy, in place: its argmax is vectorised and gives the first maximum.
+    """
+    columns = points.t().contiguous().numpy()
+    distance = _begin(points).numpy()
+    delta = np.empty_like(columns)
+    chosen = np.zeros(count, dtype=np.int64)
+    for step in range(1, count):
+        np.subtract(columns, columns[:, chosen[step - 1], None], out=delta)
+        np.multiply(delta, delta, out=delta)
+        squared = np.add(delta[0], delta[1], out=delta[0])
+        np.add(squared, delta[2], out=squared)
+        np.minimum(distance, squared, out=distance)
+        chosen[step] = distance.argmax()
+    return torch.from_numpy(chosen)
