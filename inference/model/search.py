@@ -9,6 +9,7 @@ never there.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Final, Self
 
 import torch
@@ -16,16 +17,14 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
-from inference.model.search_kernels import group_maxima
-
 GROUP: Final = 16
 """Rows that are kept or ruled out together."""
 GROUPS_MAX: Final = 64
 """Groups compared in float32 for one query; beyond, the whole bank in float32 is cheaper."""
 _BLOCK: Final = 4_096
-"""Rows, and `_QUERIES` queries, multiplied at once: their product stays in the cache."""
-_QUERIES: Final = 512
-_PAIRS: Final = 256
+"""Rows multiplied at once, with `_QUERIES` queries: their product stays in the cache."""
+_QUERIES: Final = {"cpu": 512, "cuda": 8_192}
+_PAIRS: Final = {"cpu": 256, "cuda": 32_768}
 """Groups of rows compared at once, for the same reason."""
 _EXTRA: Final = 8
 """Columns beside the features: halved square lengths in three pieces each, and two of zeros."""
@@ -112,22 +111,25 @@ class WideIndex:
             rows=torch.empty(len(queries), count, dtype=torch.int64, device=queries.device),
             undecided=torch.zeros(len(queries), dtype=torch.bool, device=queries.device),
         )
-        for block in torch.split(torch.arange(len(queries), device=queries.device), _QUERIES):
+        for block in self._blocks(torch.arange(len(queries), device=queries.device)):
             kept = self._coarse_groups(queries[block], count)
             clear = kept.sum(1) <= GROUPS_MAX
             self._compare(queries, block[clear], kept[clear], found)
             found.undecided[block] = ~clear
         again = found.undecided.nonzero()[:, 0]
-        for block in torch.split(again, _QUERIES) if len(again) else ():
+        for block in self._blocks(again) if len(again) else ():
             self._compare(queries, block, self._single_groups(queries[block], count), found)
         return found
+
+    def _blocks(self, which: Int[Tensor, " asked"]) -> tuple[Tensor, ...]:
+        return torch.split(which, _QUERIES[which.device.type])
 
     def _coarse_groups(
         self, queries: Float[Tensor, "queries dim"], count: int
     ) -> Bool[Tensor, "queries groups"]:
         """The groups that can hold one of the `count` nearest rows, by low precision."""
         asked = _rounded(queries - self.centre, of_bank=False)
-        highest = group_maxima(self.coarse, asked.values, group=GROUP, block=_BLOCK)
+        highest = _highest(self.coarse, asked.values)
         long, moved = asked.norm[:, None], asked.error[:, None]
         doubt = long * self.error + moved * (self.norm + self.error)
         doubt += _doubt_of_sums(long, self.norm, dim=self.coarse.shape[1])
@@ -188,20 +190,40 @@ class WideIndex:
         return rows.sub_(queries[:, None]).square_().sum(2)
 
 
+def _highest(
+    rows: Float[Tensor, "padded wide"], queries: Float[Tensor, "queries wide"]
+) -> Float[Tensor, "queries groups"]:
+    """The highest product of each query with the rows of each group."""
+    if rows.is_cuda and find_spec("triton") is not None:
+        from inference.model.search_kernels import group_maxima
+
+        return group_maxima(rows, queries, group=GROUP)
+    blocks = [
+        F.linear(block, queries).view(-1, GROUP, len(queries)).amax(1)
+        for block in torch.split(rows, _BLOCK)
+    ]
+    return torch.cat(blocks).t().float()
+
+
 def _lowest(values: Float[Tensor, "queries many"], count: int) -> Int[Tensor, "queries count"]:
     """The places of the lowest values, ties by the earlier place."""
     return values.sort(dim=1, stable=True).indices[:, :count]
 
 
 def _chunks(pairs: Int[Tensor, "pairs 2"]) -> list[tuple[Tensor, Tensor]]:
-    return [(chunk[:, 0], chunk[:, 1]) for chunk in torch.split(pairs, _PAIRS) if len(chunk)]
+    return [
+        (chunk[:, 0], chunk[:, 1])
+        for chunk in torch.split(pairs, _PAIRS[pairs.device.type])
+        if len(chunk)
+    ]
 
 
 def _within(
     highest: Float[Tensor, "queries groups"], doubt: Float[Tensor, "queries groups"], count: int
 ) -> Bool[Tensor, "queries groups"]:
     """Groups whose highest affinity may be among the `count` highest of all rows."""
-    sure = (highest - doubt).topk(count, dim=1).values[:, -1:]
+    low = highest - doubt
+    sure = low.amax(1, keepdim=True) if count == 1 else low.topk(count, dim=1).values[:, -1:]
     return highest + doubt >= sure
 
 

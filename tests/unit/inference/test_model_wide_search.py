@@ -1,5 +1,10 @@
 """The low-precision search gives the answer of a plain float32 one, or knows that it cannot."""
 
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+
 import pytest
 import torch
 
@@ -87,15 +92,40 @@ def test_without_its_doubt_the_search_would_be_wrong(monkeypatch) -> None:
 def test_the_matrix_of_distances_is_never_there(monkeypatch) -> None:
     """No product is larger than a block of rows and a block of queries."""
     seen = []
-    linear = search.group_maxima.__globals__["F"].linear
+    linear = search.F.linear
 
     def counted(rows: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
         seen.append((len(rows), len(queries)))
         return linear(rows, queries)
 
-    monkeypatch.setattr(search.group_maxima.__globals__["F"], "linear", counted)
+    monkeypatch.setattr(search.F, "linear", counted)
     WideIndex.of(randn(20_000, DIM)).nearest(randn(1_200, DIM), 1)
     assert max(seen) <= (4_096, 512)
+
+
+INTERPRETED = """
+import torch
+from inference.model.search_kernels import group_maxima
+torch.manual_seed(0)
+rows, queries = torch.randn(256, 72).half(), torch.randn(150, 72).half()
+found = group_maxima(rows, queries, group=16)
+wanted = (queries.float() @ rows.float().t()).view(150, 16, 16).amax(2)
+torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
+"""
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="torch came without Triton here")
+def test_the_kernel_for_a_gpu_finds_the_same_maxima() -> None:
+    """In Triton's interpreter (in float16: it multiplies no bfloat16), with tiles not full."""
+    switches = os.environ | {"TRITON_INTERPRET": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", INTERPRETED],
+        check=False,
+        env=switches,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_asking_for_more_rows_than_there_are_is_an_error() -> None:
