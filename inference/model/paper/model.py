@@ -15,8 +15,9 @@ from inference.model.bank import Bank
 from inference.model.paper.fusion import LinearFusion
 from inference.model.paper.heads import Kind
 from inference.model.paper.patches import Patches
-from inference.model.paper.score import image_scores, pixel_map
+from inference.model.paper.score import Worst, pixel_map
 from inference.model.product import Pair, subset_name
+from inference.model.search import Nearest
 
 GRID: Final = 56
 """Places a side of whatever is hallucinated."""
@@ -60,19 +61,31 @@ class Scored:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """A bank of nominal patches, and the scale that patches are brought to before it."""
+    """A bank of nominal patches, as they come, and the unit of distances from them.
+
+    The authors bank (patch - mean) / deviation, one mean and one deviation for all features. Taking
+    the same number from patches and rows changes no distance, so only the deviation is left.
+    """
 
     bank: Bank
-    mean: float
     spread: float
 
-    def scored(self, parts: Sequence[Patches]) -> list[Scored]:
-        """Score each part; all of them are searched in one pass."""
-        queries = [(patches.values - self.mean) / self.spread for patches in parts]
+    def looked_up(self, parts: Sequence[Patches]) -> tuple[list[Nearest], Worst]:
+        """The nearest rows of all patches, searched in one pass, and each part's worst patch."""
+        queries = [patches.values for patches in parts]
         found = self.bank.nearest(torch.cat(queries)).parts([len(each) for each in queries])
-        scores = image_scores(queries, found, self.bank)
+        return found, Worst.of(queries, found, self.bank)
+
+    def scored(self, parts: Sequence[Patches]) -> list[Scored]:
+        """Score each part."""
+        found, worst = self.looked_up(parts)
+        scores = worst.scores(spread=self.spread)
         return [
-            Scored(score=score, distances=own.distances[:, 0][part.place], fallbacks=own.fallbacks)
+            Scored(
+                score=score,
+                distances=own.distances[:, 0][part.place] / self.spread,
+                fallbacks=own.fallbacks,
+            )
             for part, own, score in zip(parts, found, scores, strict=True)
         ]
 

@@ -6,7 +6,8 @@ equation 7 (re-weighting); Sui et al., CMDIAD, arXiv:2405.13571, and its code.
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Self
 
 import torch
 from jaxtyping import Float
@@ -26,26 +27,44 @@ _FIXED: Final = 24
 """Bits after the point of the weights of a box."""
 
 
-def image_scores(
-    queries: Sequence[Float[Tensor, "patches dim"]], found: Sequence[Nearest], bank: Bank
-) -> Float[Tensor, " parts"]:
-    """Of each part the largest distance of a patch, weighted by how alone its match is.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worst:
+    """The most unusual patch of each part, and how far it is from what its match lies near.
 
     Args:
-        queries: The patches of each part, as they were searched.
-        found: Their nearest rows.
-        bank: What was searched.
+        distance: To the nearest row, its match.
+        others: To the rows nearest to the match, itself not among them.
+        dim: Features a patch.
     """
-    worst = [each.distances[:, 0].argmax() for each in found]
-    highest = torch.stack([each.distances[at, 0] for each, at in zip(found, worst, strict=True)])
-    match = torch.stack([each.rows[at, 0] for each, at in zip(found, worst, strict=True)])
-    patch = torch.stack([each[at] for each, at in zip(queries, worst, strict=True)])
-    around = bank.nearest(bank.rows[match], min(REWEIGHTED, len(bank.rows))).rows[:, 1:]
-    to_others = (patch[:, None] - bank.rows[around]).square().sum(2).sqrt()
-    root = math.sqrt(patch.shape[1])
-    # exp(a) / sum(exp(b)), with nothing that overflows
-    share = torch.exp(highest / root - torch.logsumexp(to_others / root, 1))
-    return (1 - share) * highest
+
+    distance: Float[Tensor, " parts"]
+    others: Float[Tensor, "parts near"]
+    dim: int
+
+    @classmethod
+    def of(
+        cls, queries: Sequence[Float[Tensor, "patches dim"]], found: Sequence[Nearest], bank: Bank
+    ) -> Self:
+        """Look at each part's patches and their nearest rows in `bank`."""
+        worst = [each.distances[:, 0].argmax() for each in found]
+        pairs = list(zip(found, worst, strict=True))
+        match = torch.stack([each.rows[at, 0] for each, at in pairs])
+        patch = torch.stack([each[at] for each, at in zip(queries, worst, strict=True)])
+        near = bank.nearest(bank.rows[match], min(REWEIGHTED, len(bank.rows))).rows[:, 1:]
+        return cls(
+            distance=torch.stack([each.distances[at, 0] for each, at in pairs]),
+            others=(patch[:, None] - bank.rows[near]).square().sum(2).sqrt(),
+            dim=patch.shape[1],
+        )
+
+    def scores(self, *, spread: float = 1.0) -> Float[Tensor, " parts"]:
+        """The largest distance, weighted by how alone its match is; all in units of `spread`.
+
+        The weight 1 - exp(a) / sum(exp(b)) is computed so that nothing overflows.
+        """
+        unit = spread * math.sqrt(self.dim)
+        share = torch.exp(self.distance / unit - torch.logsumexp(self.others / unit, 1))
+        return (1 - share) * self.distance / spread
 
 
 def pixel_map(distances: Float[Tensor, " patches"], *, side: int = 224) -> Float[Tensor, "s s"]:

@@ -47,7 +47,7 @@ class ToThree(nn.Module):
 
 def a_model(kind: str) -> PaperModel:
     eyes = {"rgb": Mosaic(28), "xyz": Mosaic(56)}
-    memory = Memory(bank=Bank.of(randn(50, 3)), mean=0.1, spread=2.0)
+    memory = Memory(bank=Bank.of(randn(50, 3)), spread=2.0)
     pairs = [("rgb", "xyz"), ("xyz", "rgb")]
     heads = {pair: Hallucinator(kind=kind, head=ToThree(kind), eye=eyes[pair[1]]) for pair in pairs}
     fusion = LinearFusion(

@@ -8,7 +8,7 @@ import torch
 from PIL import Image, ImageFilter
 
 from inference.model.bank import Bank
-from inference.model.paper.score import blurred, blurred_in_bytes, image_scores, pixel_map
+from inference.model.paper.score import Worst, blurred, blurred_in_bytes, pixel_map
 
 
 def rel(found: torch.Tensor, wanted: np.ndarray) -> float:
@@ -24,7 +24,7 @@ def test_distances_scores_and_maps_are_those_of_the_authors(golden, name) -> Non
     found = bank.nearest(queries)
     assert found.rows[:, 0].tolist() == arrays["min_idx"].tolist()
     assert rel(found.distances[:, 0], arrays["min_val"]) < 1e-4
-    score = float(image_scores([queries], [found], bank))
+    score = float(Worst.of([queries], [found], bank).scores())
     assert score == pytest.approx(float(arrays["s"]), rel=1e-5)
     pixels = pixel_map(found.distances[:, 0])
     step = 224 // len(arrays["up_sub"])
@@ -54,11 +54,22 @@ def test_a_lonely_match_counts_for_less(golden) -> None:
     root = math.sqrt(2)
     near, far = math.hypot(1, 2), math.hypot(5, 7)
     weight = 1 - math.exp(2 / root) / (math.exp(near / root) + math.exp(far / root))
-    assert float(image_scores([query], [found], bank)) == pytest.approx(2 * weight, rel=1e-5)
+    assert float(Worst.of([query], [found], bank).scores()) == pytest.approx(2 * weight, rel=1e-5)
+
+
+def test_a_unit_of_distances_is_that_of_scaled_features(golden) -> None:
+    """The scores in units of a spread are those of features divided by it, shifted or not."""
+    arrays = golden("e_score_56")
+    queries, rows = (torch.from_numpy(arrays[key]) for key in ("query", "bank"))
+    bank, scaled = Bank.of(rows), Bank.of((rows - 0.3) / 1.7)
+    shifted = (queries - 0.3) / 1.7
+    wanted = Worst.of([shifted], [scaled.nearest(shifted)], scaled).scores()
+    found = Worst.of([queries], [bank.nearest(queries)], bank).scores(spread=1.7)
+    torch.testing.assert_close(found, wanted)
 
 
 def test_very_large_distances_do_not_overflow() -> None:
     """A score stays finite where exp of the distance would not."""
     bank = Bank.of(torch.zeros(4, 4))
     query = torch.full((1, 4), 1e4)
-    assert math.isfinite(float(image_scores([query], [bank.nearest(query)], bank)))
+    assert math.isfinite(float(Worst.of([query], [bank.nearest(query)], bank).scores()))
