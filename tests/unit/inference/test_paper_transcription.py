@@ -126,7 +126,7 @@ def test_scores_and_maps_are_the_original_s(formula, golden, side, step) -> None
     """Distances, rows, image score and the blurred map."""
     expected = golden(f"e_score_{side}")
     query, bank = torch.from_numpy(expected["query"]), torch.from_numpy(expected["bank"])
-    scored = formula.score_patches(query, bank, lambda _: nullcontext())
+    scored = formula.score_patches(query, bank, lambda _: nullcontext(), of="own")
     assert_close(scored.distances, torch.from_numpy(expected["min_val"]), atol=1e-4, rtol=0)
     assert_close(scored.nearest.int(), torch.from_numpy(expected["min_idx"]))
     assert_close(float(scored.score), float(expected["s"]), rtol=1e-4, atol=0)
