@@ -1,10 +1,9 @@
-"""Coreset, bank, map and regions: small mathematics, checked against plain definitions."""
+"""Bank, map and regions: small mathematics, checked against plain definitions."""
 
 import numpy as np
 import torch
 
 from inference.model.bank import QUERY_BLOCK, Bank
-from inference.model.coreset import greedy_coreset
 from inference.model.grid import GRID, PATCHES, fill_holes
 from inference.model.score import regions
 
@@ -30,29 +29,6 @@ def test_searching_never_holds_the_whole_distance_matrix(monkeypatch) -> None:
     monkeypatch.setattr(torch, "addmm", lambda *a, **k: seen.append(addmm(*a, **k)) or seen[-1])
     Bank.of(randn(64, 8)).distances(randn(PATCHES, 8))
     assert {tuple(each.shape) for each in seen} == {(QUERY_BLOCK, 64)}
-
-
-def test_the_coreset_covers_better_than_chance() -> None:
-    """Each choice is the point farthest from those before it, starting at row 0."""
-    points = randn(300, 5)
-    chosen = greedy_coreset(points, 20, seed=0)
-    for step in range(1, 20):
-        gap = torch.cdist(points, points[chosen[:step]]).amin(1)
-        assert int(gap.argmax()) == int(chosen[step])
-
-
-def test_a_projected_coreset_is_the_same_for_the_same_seed() -> None:
-    """Wide rows are projected at random, from the seed alone; no row is chosen twice."""
-    points = randn(400, 100)
-    first, again = greedy_coreset(points, 50, seed=3), greedy_coreset(points, 50, seed=3)
-    assert torch.equal(first, again)
-    assert len(set(first.tolist())) == 50
-    assert not torch.equal(first, greedy_coreset(points, 50, seed=4))
-
-
-def test_few_rows_are_all_kept() -> None:
-    """A coreset of more rows than there are is all of them."""
-    assert greedy_coreset(randn(7, 3), 20, seed=0).tolist() == list(range(7))
 
 
 def test_two_bumps_make_two_regions() -> None:
