@@ -21,6 +21,8 @@ from inference.organised import Cloud, Mask, known
 REACH_M: Final = 0.006
 NEIGHBOURS_MIN: Final = 30
 
+_SMALL: Final = 4 * NEIGHBOURS_MIN
+
 Labels = NDArray[np.int32]
 
 
@@ -57,14 +59,18 @@ def _largest(cloud: Cloud, held: Mask, reach_m: float) -> Mask:
     if not steps.size:
         raise Poison("cloud", "no two points of the part are neighbours; scan it more densely")
     reach_px = reach_m / float(np.median(steps))
-    dense = held & (_neighbours(held, reach_px) >= _neighbours_min(reach_px))
+    needed = _neighbours_min(reach_px)
+    dense = held & (_neighbours(held, reach_px) >= needed)
     bodies, rims = _bodies(dense, right <= reach_m, down <= reach_m)
-    bodies = _joined(bodies, cloud=cloud, rims=rims, reach_m=reach_m)
+    strays = _strays(bodies, held, cloud=cloud, needed=needed, reach_m=reach_m)
+    bodies[strays] = 0
+    dense &= ~strays
+    bodies = _joined(bodies, cloud=cloud, rims=rims & dense, reach_m=reach_m)
     sizes = np.bincount(bodies.ravel())
     if len(sizes) < 2:
         return held
     kept = bodies == 1 + int(sizes[1:].argmax())
-    return kept | _fringe(kept, held & ~dense, cloud=cloud, reach_m=reach_m)
+    return np.asarray(kept | _fringe(kept, held & ~dense, cloud=cloud, reach_m=reach_m))
 
 
 def _neighbours(held: Mask, reach_px: float) -> NDArray[Any]:
@@ -102,6 +108,23 @@ def _bodies(dense: Mask, right: Mask, down: Mask) -> tuple[Labels, Mask]:
     inner = np.zeros_like(dense)
     inner[1:-1, 1:-1] = across[1:-1, 1:] & across[1:-1, :-1] & along[1:, 1:-1] & along[:-1, 1:-1]
     return np.ascontiguousarray(labels), dense & ~inner
+
+
+def _strays(bodies: Labels, held: Mask, *, cloud: Cloud, needed: float, reach_m: float) -> Mask:
+    """The pixels of small bodies whose neighbours in the picture are not near them in depth.
+
+    A point that floats above the part looks well surrounded from the camera; were it to carry a
+    body, such points would form bridges. Large bodies are dense by themselves.
+    """
+    sizes = np.bincount(bodies.ravel())
+    sizes[0] = 0
+    small = (sizes < _SMALL)[bodies] & (bodies > 0)
+    strays = np.zeros_like(held)
+    if small.any():
+        around = cKDTree(cloud[held & (small | (bodies == 0))])
+        counts = around.query_ball_point(cloud[small], reach_m, return_length=True)
+        strays[small] = counts < needed
+    return strays
 
 
 def _joined(bodies: Labels, *, cloud: Cloud, rims: Mask, reach_m: float) -> Labels:

@@ -21,8 +21,8 @@ INLIER_M: Final = 0.004
 SAMPLE_POINTS: Final = 50
 ITERATIONS: Final = 1_000
 
-_SCORED_MAX: Final = 4_096
-"""Points of the strip that candidates are compared on: counts within a percent, in 20 ms."""
+_SCORED_MAX: Final = 1_024
+"""Points of the strip that candidates are compared on: counts within two percent, in 4 ms."""
 _REFITS_MAX: Final = 20
 _INLIERS_MIN: Final = 0.2
 _LINE: Final = 1e-6
