@@ -24,8 +24,9 @@ GROUPS_MAX: Final = 64
 _BLOCK: Final = 4_096
 """Rows multiplied at once, with `_QUERIES` queries: their product stays in the cache."""
 _QUERIES: Final = {"cpu": 512, "cuda": 8_192}
-_PAIRS: Final = {"cpu": 256, "cuda": 32_768}
-"""Groups of rows compared at once, for the same reason."""
+_PAIRS: Final = {"cpu": 256, "cuda": 4_096}
+"""Groups of rows compared at once, for the same reason; always so many on a GPU, where another
+number could be summed by another kernel."""
 _EXTRA: Final = 8
 """Columns beside the features: halved square lengths in three pieces each, and two of zeros."""
 _ROUNDING: Final = 2.0**-8
@@ -143,12 +144,12 @@ class WideIndex:
         centred = queries - self.centre
         square = centred.square().sum(1, keepdim=True) / 2
         highest = []
-        for block in torch.split(self.rows, _BLOCK):
-            rows = block - self.centre
+        for start in range(0, len(self.rows), _BLOCK):
+            rows = self.rows[start : start + _BLOCK] - self.centre
             affinity = centred @ rows.t() - rows.square().sum(1) / 2 - square
+            affinity[:, max(self.count - start, 0) :] = -_AWAY  # what only fills the block
             highest.append(affinity.view(len(queries), -1, GROUP).amax(2))
         found = torch.cat(highest, dim=1)
-        found[:, -(-self.count // GROUP) :] = -_AWAY
         doubt = _doubt_of_sums((2 * square).sqrt(), self.norm, dim=self.coarse.shape[1])
         return _within(found, doubt + 1e-3 * found.abs(), count)
 
@@ -160,34 +161,32 @@ class WideIndex:
         found: Nearest,
     ) -> None:
         """Find the nearest rows of the queries `which` within the groups kept for each."""
+        if not len(which):
+            return
         count = found.rows.shape[1]
         pairs = kept.nonzero()
-        square = torch.cat(
-            [self._squares(queries[which[q]], group) for q, group in _chunks(pairs)]
-            or [queries.new_empty(0, GROUP)]
-        )
+        chunks = [self._squares(queries[which], each) for each in _chunks(pairs)]
+        square = torch.cat(chunks)[: len(pairs)]
         number = pairs[:, 1:] * GROUP + torch.arange(GROUP, device=pairs.device)
         square = torch.where(number < self.count, square, torch.inf)
         per_query = kept.sum(1)
         start = per_query.cumsum(0) - per_query
         place = torch.arange(len(pairs), device=pairs.device) - start[pairs[:, 0]]
-        width = int(per_query.max()) if len(per_query) else 0
+        width = int(per_query.max())
         table = square.new_full((len(which), width, GROUP), torch.inf)
         table[pairs[:, 0], place] = square
         numbers = torch.zeros_like(table, dtype=torch.int64)
         numbers[pairs[:, 0], place] = number
-        if not width:
-            return
         flat, numbers = table.flatten(1), numbers.flatten(1)
         order = flat.argmin(1, keepdim=True) if count == 1 else _lowest(flat, count)
         found.distances[which] = flat.gather(1, order).sqrt()
         found.rows[which] = numbers.gather(1, order)
 
     def _squares(
-        self, queries: Float[Tensor, "pairs dim"], groups: Int[Tensor, " pairs"]
+        self, queries: Float[Tensor, "asked dim"], pairs: Int[Tensor, "pairs 2"]
     ) -> Float[Tensor, "pairs group"]:
-        rows = self.rows.view(-1, GROUP, self.rows.shape[1])[groups]
-        return rows.sub_(queries[:, None]).square_().sum(2)
+        rows = self.rows.view(-1, GROUP, self.rows.shape[1])[pairs[:, 1]]
+        return rows.sub_(queries[pairs[:, 0], None]).square_().sum(2)
 
 
 def _highest(
@@ -210,12 +209,12 @@ def _lowest(values: Float[Tensor, "queries many"], count: int) -> Int[Tensor, "q
     return values.sort(dim=1, stable=True).indices[:, :count]
 
 
-def _chunks(pairs: Int[Tensor, "pairs 2"]) -> list[tuple[Tensor, Tensor]]:
-    return [
-        (chunk[:, 0], chunk[:, 1])
-        for chunk in torch.split(pairs, _PAIRS[pairs.device.type])
-        if len(chunk)
-    ]
+def _chunks(pairs: Int[Tensor, "pairs 2"]) -> tuple[Tensor, ...]:
+    """Pairs in chunks of `_PAIRS`; on a GPU the last one is filled up with the first pair."""
+    size = _PAIRS[pairs.device.type]
+    if pairs.is_cuda and len(pairs) % size:
+        pairs = torch.cat([pairs, pairs[:1].expand(size - len(pairs) % size, 2)])
+    return torch.split(pairs, size)
 
 
 def _within(

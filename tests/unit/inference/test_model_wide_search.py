@@ -70,6 +70,14 @@ def test_rows_that_only_fill_a_block_are_never_found() -> None:
     assert int(found.rows.max()) < 4_100
 
 
+def test_rows_that_only_fill_a_block_hide_nothing_from_a_fallback() -> None:
+    """At the origin, where the filling lies, tight crowds far away are still compared."""
+    rows, origin = crowded(9_001), torch.zeros(2, DIM)
+    found = Bank.of(rows).nearest(origin)
+    assert found.fallbacks == 2
+    assert found.rows.tolist() == plainly(rows, origin, 1)[1].tolist()
+
+
 def test_a_query_alone_and_among_others_is_answered_alike() -> None:
     """Distances are bit-equal whatever was asked beside it."""
     bank, queries = Bank.of(randn(6_000, DIM)), randn(700, DIM, seed=3)
