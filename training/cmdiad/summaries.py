@@ -167,14 +167,13 @@ class KeptMaps:
 
 
 def _thresholds(good: Pixels) -> Pixels:
-    """Descending: above all pixels, above all good ones, good ones by rank, below all pixels."""
+    """Descending: above all pixels, the highest good one, good ones by rank, below all pixels."""
     near = np.geomspace(_LOWEST_RATE, 0.3, POINTS * 3 // 4)
     far = np.linspace(0.3, 1.0, POINTS - len(near) - 3)
     rates = np.concatenate((near, far))
     ranks = np.clip(np.rint((1 - rates) * good.size).astype(np.int64), 0, good.size - 1)
     infinite = np.array([np.inf], np.float32)
-    none_good = np.nextafter(good[-1:], infinite)
-    return np.concatenate((infinite, none_good, good[ranks], -infinite))
+    return np.concatenate((infinite, good[-1:], good[ranks], -infinite))
 
 
 def _curves(read: ReadMaps, images: int, *, thresholds: Pixels) -> Curves:
@@ -183,15 +182,14 @@ def _curves(read: ReadMaps, images: int, *, thresholds: Pixels) -> Curves:
         defective=np.empty((images, len(thresholds)), np.float32),
         overlaps=np.zeros((images, len(thresholds)), np.float32),
     )
-    just_below = np.nextafter(thresholds, np.float32(-np.inf))  # at least as high: found
     for number in range(images):
         scores, mask = read(number)
         check_pair(scores, mask)
         values = scores.astype(np.float32)
-        found.good[number] = _above(values[~mask], just_below)
-        found.defective[number] = _above(values[mask], just_below)
+        found.good[number] = _above(values[~mask], thresholds)
+        found.defective[number] = _above(values[mask], thresholds)
         for region in regions_of(values, mask):
-            found.overlaps[number] += overlap(region, just_below)
+            found.overlaps[number] += overlap(region, thresholds)
     return found
 
 

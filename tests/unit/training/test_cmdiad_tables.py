@@ -79,6 +79,21 @@ def test_curves_give_the_exact_figures_of_any_draw() -> None:
             assert found[name][0] == pytest.approx(value, abs=2e-3)
 
 
+@pytest.mark.parametrize("decimals", [0, 1])
+def test_curves_of_scores_that_tie_give_the_exact_figures(decimals) -> None:
+    """Rounded maps: a segment between two scores that occur is straight in both."""
+    made = scored("bagel", "PC")
+
+    def rounded(number: int):
+        scores, mask = made.read(number)
+        return scores.round(decimals), mask
+
+    summary = summarise(dataclasses.replace(made, read=rounded))
+    found = summary.curves.figures(np.ones((1, 18)))
+    for name, values in found.items():
+        assert values[0] == pytest.approx(summary.exact[name], abs=2e-3)
+
+
 def test_a_draw_of_image_scores_is_the_area_of_the_images_drawn(resampled) -> None:
     """Its mean over draws is the value, its quantiles the interval's ends."""
     drawn = resampled.drawn("PC", IMAGE_AUROC, "bagel")
