@@ -96,7 +96,7 @@ def _gains_card(pooled: Sequence[Gain]) -> Card:
     shown = sum(gain.finding is Finding.CROSS_MODAL for gain in pooled)
     harmed = sum(gain.finding is Finding.HARM for gain in pooled)
     text = f"ways of hallucinating show a cross-modal gain in {LEADING[0]}; {harmed} do harm"
-    return Card(f"{shown} of {len(pooled)}", text, shown > 0 and not harmed)
+    return Card(f"{shown} of {len(pooled)}", text, False if harmed else (True if shown else None))
 
 
 def _plots(results: Results) -> dict[str, Any]:

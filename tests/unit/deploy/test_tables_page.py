@@ -283,6 +283,17 @@ def test_the_short_figures_hide_neither_harm_nor_broken_promises(results) -> Non
         promises=results.promises[:2],
     )
     assert [card.tone for card in cards(whole)] == ["", "", "good", "good"]
+    nothing = tuple(g for g in results.gains if g.finding is Finding.NONE)
+    assert [c.tone for c in cards(dataclasses.replace(whole, gains=nothing))][2] == ""
+
+
+def test_the_file_for_machines_makes_the_same_page(results, tmp_path) -> None:
+    """Ablation, promises and cells that were not measured survive."""
+    again = Results.from_json(results.to_json())
+    assert again == results
+    untried = dataclasses.replace(results.gains[1], rivals=())
+    page = page_of(tmp_path, dataclasses.replace(again, gains=(untried,)))
+    assert "none tried" in words_of(page)
 
 
 def test_a_report_with_little_in_it_has_a_page_too(results, tmp_path) -> None:
