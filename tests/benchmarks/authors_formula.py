@@ -17,6 +17,7 @@ from typing import Final
 
 import numpy as np
 import torch
+from authors_networks import FeatureToFeature, PointTransformer
 from PIL import Image, ImageFilter
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
@@ -26,7 +27,6 @@ GRID: Final = 56
 IMAGE_GRID: Final = 28
 GROUPS: Final = 1024
 GROUP_SIZE: Final = 128
-LAYERS: Final = (3, 11)
 REWEIGHT: Final = 3
 BLUR_RADIUS: Final = 4
 NORM_SQUARED_MIN: Final = 1e-3
@@ -119,138 +119,7 @@ def to_grid(features: Tensor, pixels: Tensor, side: int) -> Tensor:
     return pooled.reshape(len(features), -1).T
 
 
-# --- networks -------------------------------------------------------------------------------------
-
-
-class Encoder(nn.Module):
-    """A small PointNet: [G, size, 3] -> [G, width]; normalised over the sample in train mode."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.first_conv = _convs(3, 128, 256)
-        self.second_conv = _convs(512, 512, width)
-
-    def forward(self, groups: Tensor) -> Tensor:
-        """Tokens of the groups."""
-        local = self.first_conv(groups.transpose(1, 2))
-        whole = local.max(dim=2, keepdim=True).values.expand(-1, -1, local.shape[2])
-        both: Tensor = self.second_conv(torch.cat((whole, local), dim=1))
-        return both.max(dim=2).values
-
-
-def _convs(wide_in: int, between: int, wide_out: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv1d(wide_in, between, 1),
-        nn.BatchNorm1d(between),
-        nn.ReLU(inplace=True),
-        nn.Conv1d(between, wide_out, 1),
-    )
-
-
-class Attention(nn.Module):
-    """Self-attention with a matrix of all weights, and no bias before it."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.proj = nn.Linear(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Attended tokens [1, G, width]."""
-        batch, count, width = x.shape
-        qkv = self.qkv(x).reshape(batch, count, 3, self.heads, width // self.heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        weights = (q @ k.transpose(-2, -1) * (width // self.heads) ** -0.5).softmax(dim=-1)
-        attended: Tensor = self.proj((weights @ v).transpose(1, 2).reshape(batch, count, width))
-        return attended
-
-
-class Block(nn.Module):
-    """A pre-norm transformer block."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.attn = Attention(width, heads)
-        self.mlp = nn.ModuleDict(
-            {"fc1": nn.Linear(width, 4 * width), "fc2": nn.Linear(4 * width, width)}
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Tokens after attention and MLP."""
-        x = x + self.attn(self.norm1(x))
-        return x + self.mlp["fc2"](F.gelu(self.mlp["fc1"](self.norm2(x))))
-
-
-class Blocks(nn.Module):
-    """The blocks, under the name that the authors' checkpoints give them."""
-
-    def __init__(self, width: int, *, depth: int, heads: int) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(depth))
-
-
-class PointTransformer(nn.Module):
-    """Point-MAE's encoder, with parameters in the order and under the names of its checkpoints."""
-
-    def __init__(self, *, width: int = 384, depth: int = 12, heads: int = 6) -> None:
-        super().__init__()
-        self.layers = tuple(layer for layer in LAYERS if layer < depth)
-        self.encoder = Encoder(width)
-        self.pos_embed = nn.Sequential(nn.Linear(3, 128), nn.GELU(), nn.Linear(128, width))
-        self.blocks = Blocks(width, depth=depth, heads=heads)
-        self.norm = nn.LayerNorm(width)
-
-    def transform(self, tokens: Tensor, centres: Tensor) -> Tensor:
-        """Features [len(layers) * width, G] of tokens [G, width]."""
-        x, position, kept = tokens[None], self.pos_embed(centres)[None], []
-        for number, block in enumerate(self.blocks.blocks):
-            x = block(x + position)
-            if number in self.layers:
-                kept.append(x)
-        return torch.cat([self.norm(each)[0].T for each in kept])
-
-
-class Mlp(nn.Module):
-    """Three linear layers, each with a GELU behind it; the last one too."""
-
-    def __init__(self, wide_in: int, wide_out: int, ratio: float) -> None:
-        super().__init__()
-        hidden = int(wide_in * ratio)
-        layers = nn.ModuleDict(
-            {
-                "fc1": nn.Linear(wide_in, hidden),
-                "fc2": nn.Linear(hidden, hidden),
-                "fc3": nn.Linear(hidden, wide_out),
-            }
-        )
-        self.mlp_module = nn.ModuleList([layers])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Hallucinated tokens."""
-        for layer in self.mlp_module[0].values():
-            x = F.gelu(layer(x))
-        return x
-
-
-class FeatureToFeature(nn.Module):
-    """The two heads that hallucinate each modality's features from the other's, token by token."""
-
-    def __init__(self, xyz: int = 768, rgb: int = 768, ratio: float = 2.5) -> None:
-        super().__init__()
-        self.xyz_norm, self.xyz_mlp = nn.LayerNorm(xyz), Mlp(xyz, rgb, ratio)
-        self.rgb_norm, self.rgb_mlp = nn.LayerNorm(rgb), Mlp(rgb, xyz, ratio)
-
-    def rgb_of(self, xyz: Tensor) -> Tensor:
-        """Image features from those of points."""
-        out: Tensor = self.xyz_mlp(self.xyz_norm(xyz))
-        return out
-
-    def xyz_of(self, rgb: Tensor) -> Tensor:
-        """Point features from those of the image."""
-        out: Tensor = self.rgb_mlp(self.rgb_norm(rgb))
-        return out
+# --- the image's eye ------------------------------------------------------------------------------
 
 
 def image_features(vit: nn.Module, image: Tensor) -> Tensor:
@@ -336,6 +205,7 @@ class Networks:
     vit: nn.Module
     points: PointTransformer
     heads: FeatureToFeature
+    vit_name: str = "vit_base_patch8_224.dino"
     groups: int = GROUPS
     group_size: int = GROUP_SIZE
     interpolation: torch.dtype = torch.float32

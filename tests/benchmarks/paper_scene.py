@@ -35,14 +35,11 @@ _COLOUR_STD: Final = np.array([0.229, 0.224, 0.225])
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How large a measurement is; the whole is the paper's, the quick one runs in tests."""
+    """How large a measurement is: as the paper by default, or quick, for tests."""
 
     groups: int = formula.GROUPS
     group_size: int = formula.GROUP_SIZE
-    point_width: int = 384
-    point_heads: int = 6
-    image_width: int = 768
-    image_depth: int = 12
+    vit_name: str = "vit_base_patch8_224.dino"
     bank_rows: int = BANK_ROWS
     nominal_parts: int = 5
 
@@ -50,10 +47,7 @@ class Size:
 QUICK: Final = Size(
     groups=64,
     group_size=16,
-    point_width=24,
-    point_heads=2,
-    image_width=32,
-    image_depth=1,
+    vit_name="vit_small_patch8_224.dino",
     bank_rows=600,
     nominal_parts=2,
 )
@@ -93,21 +87,20 @@ def make_part(seed: int) -> Part:
 
 def make_networks(size: Size) -> formula.Networks:
     """Untrained networks of the authors' shapes, whose features vary as trained ones do."""
-    from timm.models.vision_transformer import VisionTransformer
+    import timm
 
-    vit = VisionTransformer(
-        patch_size=8,
-        embed_dim=size.image_width,
-        depth=size.image_depth,
-        num_heads=size.image_width // 64 or 1,
-        num_classes=0,
-    )
-    points = formula.PointTransformer(width=size.point_width, heads=size.point_heads)
-    heads = formula.FeatureToFeature(2 * size.point_width, size.image_width)
+    vit = timm.create_model(size.vit_name, num_classes=0)
+    points = formula.PointTransformer()
+    heads = formula.FeatureToFeature(rgb=vit.num_features)
     for number, network in enumerate((vit, points, heads)):
         _fill(network, seed=number, gain=0.5 if network is vit else 1.0)
     return formula.Networks(
-        vit.eval(), points.train(), heads.eval(), groups=size.groups, group_size=size.group_size
+        vit.eval(),
+        points.train(),
+        heads.eval(),
+        vit_name=size.vit_name,
+        groups=size.groups,
+        group_size=size.group_size,
     )
 
 
@@ -176,8 +169,19 @@ class Scene:
 
     part: Part
     networks: formula.Networks
+    nominal: list[Patches]
     cloud: formula.Memory
     image: formula.Memory
+
+    def hardness(self, scored: formula.Scored, name: str) -> float:
+        """How far the nearest row is, in units of how far the nearest patch of a real part is.
+
+        Medians over all patches that are not in the bank as they are; `name` is of `Patches`.
+        """
+        nominal = torch.cat([getattr(each, name) for each in self.nominal])
+        unlike = scored.distances > 0
+        apart = torch.cdist(scored.patches[unlike], (nominal - self.cloud.mean) / self.cloud.std)
+        return float(scored.distances[unlike].median() / apart.amin(dim=1).median())
 
 
 def make_scene(size: Size, *, kind: BankKind) -> Scene:
@@ -195,6 +199,7 @@ def make_scene(size: Size, *, kind: BankKind) -> Scene:
     return Scene(
         part=make_part(0),
         networks=networks,
+        nominal=nominal,
         cloud=formula.Memory(
             own=bank("cloud", size.bank_rows, 1),
             hallucinated=bank("image_of_cloud", size.bank_rows, 2),

@@ -11,55 +11,56 @@ class; `paper_scene.py` says how they are made.
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 import resource
 import statistics
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import authors_formula as formula
+import paper_ours
 import paper_scene
 import torch
 from torch import Tensor
 
-Judge = Callable[[formula.Stage], formula.Verdict]
 Report = dict[str, Any]
+EXACT: Final = "plain, interpolated in float64"
+
+Judge = Callable[[formula.Stage], Callable[[], formula.Verdict]]
+"""Judges the part; what it returns makes the verdict, and is not timed."""
 
 
-def judges(scene: paper_scene.Scene) -> dict[str, tuple[Judge, Judge]]:
-    """The plain way, and the same with interpolation in float64, for each case."""
-    part, networks = scene.part, scene.networks
-    exact = dataclasses.replace(networks, interpolation=torch.float64)
+def plain(scene: paper_scene.Scene, present: str, networks: formula.Networks) -> Judge:
+    """The transcription."""
+    part, memory = scene.part, getattr(scene, present)
+    judge = {"cloud": formula.judge_cloud, "image": formula.judge_image}[present]
 
-    def cloud(networks: formula.Networks) -> Judge:
-        return lambda stage: formula.judge_cloud(
-            part.cloud, networks=networks, memory=scene.cloud, stage=stage
-        )
+    def judged(stage: formula.Stage) -> Callable[[], formula.Verdict]:
+        verdict = judge(getattr(part, present), networks=networks, memory=memory, stage=stage)
+        return lambda: verdict
 
-    def image(stage: formula.Stage) -> formula.Verdict:
-        return formula.judge_image(part.image, networks=networks, memory=scene.image, stage=stage)
-
-    return {"cloud only": (cloud(networks), cloud(exact)), "image only": (image, image)}
+    return judged
 
 
-def measure(sides: dict[str, Judge], repeats: int) -> tuple[Report, dict[str, formula.Verdict]]:
-    """Milliseconds by side, clock and stage, and verdicts; the sides take turns.
+def measure(sides: dict[str, Callable[[formula.Stage], Any]], repeats: int) -> tuple[Report, Any]:
+    """Milliseconds by side, clock and stage, and what each side said last; they take turns.
 
     The first turn is not counted.
     """
     taken: Report = {name: {"wall": {}, "processors": {}} for name in sides}
-    verdicts = {}
+    said = {}
     for turn in range(repeats + 1):
         for name, judge in sides.items():
             watch = formula.Stopwatch()
             with watch("total"):
-                verdicts[name] = judge(watch)
+                said[name] = judge(watch)
             for clock, by_stage in taken[name].items() if turn else ():
                 for stage, spent in getattr(watch, clock).items():
                     by_stage.setdefault(stage, []).append(spent)
-    return taken, verdicts
+    return taken, said
 
 
 def compare(one: formula.Verdict, other: formula.Verdict, memory: formula.Memory) -> Report:
@@ -100,21 +101,11 @@ def _compare_search(one: formula.Scored, other: formula.Scored, bank: Tensor) ->
     }
 
 
-def run(size: paper_scene.Size, *, kind: paper_scene.BankKind, repeats: int) -> Report:
+def run(
+    ours: paper_ours.Ours, size: paper_scene.Size, *, kind: paper_scene.BankKind, repeats: int
+) -> Report:
     """Measure and compare both cases."""
-    scene = paper_scene.make_scene(size, kind=kind)
-    memories = {"cloud only": scene.cloud, "image only": scene.image}
-    cases: Report = {}
-    for name, (plain, exact) in judges(scene).items():
-        sides = {"plain": plain}
-        taken, verdicts = measure(sides, repeats)
-        one, truth = verdicts["plain"], exact(formula.Stopwatch())
-        cases[name] = {
-            "ms": taken,
-            "differences": {
-                "plain to plain with float64 interpolation": compare(one, truth, memories[name])
-            },
-        }
+    cases = {f"{name} only": _case(name, ours, repeats) for name in ("cloud", "image")}
     return {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
@@ -127,6 +118,38 @@ def run(size: paper_scene.Size, *, kind: paper_scene.BankKind, repeats: int) -> 
     }
 
 
+def _case(present: str, ours: paper_ours.Ours, repeats: int) -> Report:
+    scene = ours.scene
+    sides: dict[str, Callable[[formula.Stage], Any]] = {
+        "plain": plain(scene, present, scene.networks),
+        "ours": functools.partial(ours.judge, present),
+    }
+    if present == "cloud":
+        sides["its eye"] = ours.look
+    taken, said = measure(sides, repeats)
+    verdicts = {name: said[name]() for name in ("plain", "ours")}
+    pairs = [("plain", "ours")]
+    if present == "cloud":
+        networks = dataclasses.replace(scene.networks, interpolation=torch.float64)
+        verdicts[EXACT] = plain(scene, present, networks)(formula.Stopwatch())()
+        pairs += [(EXACT, "ours"), ("plain", EXACT)]
+    own, hallucinated = {
+        "cloud": ("cloud", "image_of_cloud"),
+        "image": ("image", "cloud_of_image"),
+    }[present]
+    return {
+        "ms": taken,
+        "hardness": {
+            "own": scene.hardness(verdicts["plain"].own, own),
+            "hallucinated": scene.hardness(verdicts["plain"].hallucinated, hallucinated),
+        },
+        "differences": {
+            f"{one} to {other}": compare(verdicts[one], verdicts[other], getattr(scene, present))
+            for one, other in pairs
+        },
+    }
+
+
 def as_text(report: Report) -> str:
     """The report as tables."""
     about = (
@@ -134,10 +157,10 @@ def as_text(report: Report) -> str:
         f"bank of {report['bank']}, {report['bank_rows']} rows; {report['repeats']} repeats; "
         f"peak {report['peak_gib']:.1f} GiB"
     )
-    return "\n".join([about, *(line for case in report["cases"].items() for line in _case(*case))])
+    return "\n".join([about, *(line for case in report["cases"].items() for line in _lines(*case))])
 
 
-def _case(name: str, case: Report) -> list[str]:
+def _lines(name: str, case: Report) -> list[str]:
     sides = case["ms"]
     stages = list(dict.fromkeys(stage for side in sides.values() for stage in side["wall"]))
     stages.sort(key=lambda stage: stage == "total")
@@ -155,6 +178,7 @@ def _case(name: str, case: Report) -> list[str]:
         lines.append(
             f"  ours is {wall:.1f} times as fast, and takes {processors:.1f} times less work"
         )
+    lines.append(f"  nearest row / nearest real patch: {_shown(case['hardness'])}")
     for pair, differences in case["differences"].items():
         lines.append(f"  from {pair}:")
         lines += [f"    {key}: {_shown(value)}" for key, value in differences.items()]
@@ -184,7 +208,8 @@ def main() -> None:
     parser.add_argument("--bank", choices=("features", "gaussian"), default="features")
     asked = parser.parse_args()
     size = paper_scene.QUICK if asked.quick else paper_scene.Size()
-    report = run(size, kind=asked.bank, repeats=asked.repeats)
+    ours = paper_ours.Ours.of(paper_scene.make_scene(size, kind=asked.bank))
+    report = run(ours, size, kind=asked.bank, repeats=asked.repeats)
     sys.stdout.write((json.dumps(report, indent=1) if asked.json else as_text(report)) + "\n")
 
 
