@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from deploy.commands.common import read_settings, stage_bars
+from deploy.commands.convert import convert
 from deploy.commands.evaluate import evaluate
 from deploy.commands.pretrain import pretrain
 
@@ -21,6 +22,7 @@ PARTS_DEFAULT: Final = 240
 app = typer.Typer(no_args_is_help=True)
 app.command(epilog="Example: hololine model evaluate --product can --test 200")(evaluate)
 app.command(epilog="Example: hololine model pretrain --out eye.safetensors --quick")(pretrain)
+app.command(epilog="Example: hololine model convert pretrain.pth point-mae.safetensors")(convert)
 
 Product = Annotated[str, typer.Option(help="A product of the line file.")]
 LineFile = Annotated[Path | None, typer.Option("--line", help="The line file.")]
