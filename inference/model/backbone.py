@@ -38,6 +38,12 @@ def as_imagenet(images: Float[Tensor, "batch 3 height width"]) -> Tensor:
     return (images - mean[:, None, None]) / std[:, None, None]
 
 
+def from_imagenet(images: Float[Tensor, "*batch 3 height width"]) -> Tensor:
+    """The inverse of `as_imagenet`."""
+    mean, std = images.new_tensor(_MEAN), images.new_tensor(_STD)
+    return images * std[:, None, None] + mean[:, None, None]
+
+
 class Backbone(nn.Module):
     """The stages of a network on the common grid; always in eval mode.
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from inference.model.paper.patches import Patches
 from inference.model.paper.score import Worst
+from training.cmdiad.costs import Cost
 from training.cmdiad.features import KeptCategory, KeptPart
 from training.cmdiad.memories import Asked, Key
 from training.cmdiad.sources import SPLITS, Split
@@ -40,6 +41,8 @@ class Columns:
     spreads: Mapping[Key, float]
     fallbacks: float
     """Share of patches that low precision could not decide."""
+    costs: Mapping[Key, tuple[float, float, float]]
+    """By bank: median ms a part to make its patches, to search them; MiB held."""
 
 
 def keep_columns(
@@ -63,13 +66,11 @@ def keep_columns(
     """
     folder.mkdir(parents=True, exist_ok=True)
     for number, key in enumerate(keys):
-        path = folder / f"{key.word.replace(' ', '-').replace(':', '.')}.npz"
+        path = folder / f"{key.file}.npz"
         if not path.exists():
             _write(path, kept, asked(key), device=device)
         progress("banks and scores", (number + 1) / len(keys))
-    read = {
-        key: np.load(folder / f"{key.word.replace(' ', '-').replace(':', '.')}.npz") for key in keys
-    }
+    read = {key: np.load(folder / f"{key.file}.npz") for key in keys}
     patches = sum(float(each["patches"]) for each in read.values())
     return Columns(
         by_key={
@@ -77,14 +78,19 @@ def keep_columns(
         },
         spreads={key: float(each["spread"]) for key, each in read.items()},
         fallbacks=sum(float(each["fallbacks"]) for each in read.values()) / patches,
+        costs={
+            key: (float(each["view_ms"]), float(each["search_ms"]), float(each["held_mib"]))
+            for key, each in read.items()
+        },
     )
 
 
 def _write(path: Path, kept: KeptCategory, asked: Asked, *, device: torch.device) -> None:
     arrays: dict[str, NDArray[np.generic]] = {}
     undecided = patches = 0
+    costs = Cost(device), Cost(device)
     for split in SPLITS:
-        column, fallen, searched = _asked(kept.splits[split], asked, device=device)
+        column, fallen, searched = _asked(kept.splits[split], asked, device=device, costs=costs)
         arrays[f"{split}.distance"] = column.worst.distance.numpy()
         arrays[f"{split}.others"] = column.worst.others.numpy()
         arrays[f"{split}.distances"] = column.distances
@@ -97,23 +103,32 @@ def _write(path: Path, kept: KeptCategory, asked: Asked, *, device: torch.device
         dim=np.int64(asked.memory.bank.rows.shape[1]),
         fallbacks=np.int64(undecided),
         patches=np.int64(patches),
+        view_ms=np.float64(costs[0].median_ms),
+        search_ms=np.float64(costs[1].median_ms),
+        held_mib=np.float64(max(cost.peak_mib for cost in costs)),
         **arrays,
     )
     unfinished.rename(path)
 
 
 def _asked(
-    parts: Sequence[KeptPart], asked: Asked, *, device: torch.device
+    parts: Sequence[KeptPart],
+    asked: Asked,
+    *,
+    device: torch.device,
+    costs: tuple[Cost, Cost],
 ) -> tuple[Column, int, int]:
     distances: list[NDArray[np.float32]] = []
     worst: list[Worst] = []
     undecided = searched = 0
     for start in range(0, len(parts), TOGETHER):
-        some: list[Patches] = [
-            asked.view.patches(part.seen(device), key=part.key)
-            for part in parts[start : start + TOGETHER]
-        ]
-        found, each = asked.memory.looked_up(some)
+        some: list[Patches] = []
+        for part in parts[start : start + TOGETHER]:
+            seen = part.seen(device)
+            with costs[0].noted():
+                some.append(asked.view.patches(seen, key=part.key))
+        with costs[1].noted(parts=len(some)):
+            found, each = asked.memory.looked_up(some)
         worst.append(each)
         for patches, nearest in zip(some, found, strict=True):
             distances.append(nearest.distances[:, 0][patches.place].cpu().numpy())

@@ -16,6 +16,7 @@ from connectors.errors import Poison
 from inference.model.paper.model import Eye, Seen
 from inference.model.paper.patches import Patches
 from inference.prepared import Placement
+from training.cmdiad.costs import Cost
 from training.cmdiad.sources import SPLITS, Part, Skips, Source, Split
 from training.published.samples import GOOD
 
@@ -72,6 +73,8 @@ class KeptCategory:
     category: str
     splits: Mapping[Split, Sequence[KeptPart]]
     skipped: Skips
+    costs: Mapping[str, tuple[float, float]]
+    """By eye: median ms a part, MiB held."""
 
     @property
     def has_masks(self) -> bool:
@@ -103,7 +106,8 @@ def keep_category(
         splits[split] = _known(place)
         for reason, keys in _index(place)["skipped"].items():
             skipped.setdefault(reason, []).extend(keys)
-    kept = KeptCategory(category=category, splits=splits, skipped=skipped)
+    costs = _index(folder / "train")["costs"]
+    kept = KeptCategory(category=category, splits=splits, skipped=skipped, costs=costs)
     counts = {split: len(parts) for split, parts in splits.items()}
     good = sum(not part.defective for part in splits["test"])
     if counts["train"] < 2 or good < 1 or good == counts["test"]:
@@ -124,10 +128,11 @@ def _keep(
     place.mkdir(parents=True, exist_ok=True)
     index: list[dict[str, Any]] = []
     skipped: Skips = {}
+    costs = {name: Cost(device) for name in eyes}
     for number, part in enumerate(source.parts(category, split, skipped)):
         name = f"{number:05d}.safetensors"
         if not (place / name).exists():
-            _write(part, eyes, place / name, device=device)
+            _write(part, eyes, place / name, device=device, costs=costs)
         index.append(
             {
                 "key": part.key,
@@ -140,15 +145,24 @@ def _keep(
             }
         )
         progress(f"features, {split}", 1 - 1 / (2 + number))  # nobody knows how many there are
-    text = json.dumps({"parts": index, "skipped": skipped}, indent=1)
+    noted = {name: (cost.median_ms, cost.peak_mib) for name, cost in costs.items()}
+    text = json.dumps({"parts": index, "skipped": skipped, "costs": noted}, indent=1)
     (place / _INDEX).write_text(text, encoding="utf-8")
     progress(f"features, {split}", 1.0)
 
 
-def _write(part: Part, eyes: Mapping[str, Eye], path: Path, *, device: torch.device) -> None:
+def _write(
+    part: Part,
+    eyes: Mapping[str, Eye],
+    path: Path,
+    *,
+    device: torch.device,
+    costs: Mapping[str, Cost],
+) -> None:
     tensors: dict[str, Tensor] = {}
     for name, pixels in part.inputs.items():
-        patches = eyes[name].see(pixels[None].to(device))[0]
+        with costs[name].noted():
+            patches = eyes[name].see(pixels[None].to(device))[0]
         tensors[f"{name}.pixels"] = pixels.contiguous()
         tensors[f"{name}.values"] = patches.values.float().cpu().contiguous()
         tensors[f"{name}.place"] = patches.place.cpu().contiguous()

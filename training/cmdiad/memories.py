@@ -40,9 +40,9 @@ class Key:
     target: str
 
     @property
-    def word(self) -> str:
-        """For files and logs."""
-        return f"{self.name}:{self.source}:{self.target}"
+    def file(self) -> str:
+        """For names of files."""
+        return f"{self.name.replace(' ', '-')}.{self.source}.{self.target}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +60,7 @@ class View:
         """The patches that this bank keeps, or is asked for."""
         source = seen[self.source]
         if self.noise:
-            source = replace(source, patches=_noisy(source.patches, self.noise, key=key))
+            source = replace(source, patches=noisy(source.patches, self.noise, key=key))
         if self.hallucinator is not None:
             return self.hallucinator.hallucinate(source)
         return source.patches.at_grid(GRID) if self.fine else source.patches
@@ -74,19 +74,38 @@ class Asked:
     memory: Memory
 
 
-def fit_memory(parts: Sequence[KeptPart], view: View, *, share: float, seed: int) -> Memory:
+def fit_memory(
+    parts: Sequence[KeptPart],
+    view: View,
+    *,
+    share: float,
+    seed: int,
+    shuffled: bool,
+    device: torch.device,
+) -> Memory:
     """A bank of `share` of the patches of good parts, and the deviation of all of them.
 
     Each different patch is offered once: greedy choice never takes a second like it before all
     others are covered. The share is of all patches nevertheless.
+
+    Args:
+        parts: Good training parts.
+        view: What the bank keeps of them.
+        share: Of all patches, background included.
+        seed: Of the projection.
+        shuffled: Start from another patch, so that other rows are chosen than otherwise.
+        device: Where the bank lies.
     """
     values: list[Tensor] = []
     counted = _Moments()
     for part in parts:
-        patches = view.patches(part.seen(), key=part.key)
+        patches = view.patches(part.seen(device), key=part.key)
         counted.add(patches)
         values.append(patches.values if not values else _without_zeros(patches.values))
     rows = torch.cat(values)
+    if shuffled:
+        order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))
+        rows = rows[order.to(device)]
     count = min(len(rows), max(2, round(share * counted.count)))
     chosen = greedy_coreset(rows, count, seed=seed)
     return Memory(bank=Bank.of(rows[chosen]), spread=counted.deviation)
@@ -153,10 +172,11 @@ def _without_zeros(values: Tensor) -> Tensor:
     return values[values.ne(0).any(1)]
 
 
-def _noisy(patches: Patches, size: float, *, key: str) -> Patches:
+def noisy(patches: Patches, size: float, *, key: str) -> Patches:
     """Each vector with noise of a share `size` of its length; background stays as it is."""
     seed = int.from_bytes(key.encode()[-7:], "little")
     noise = torch.randn(patches.values.shape, generator=torch.Generator().manual_seed(seed))
+    noise = noise.to(patches.values.device)
     length = patches.values.norm(dim=1, keepdim=True)
     moved = patches.values + size * length * noise / noise.norm(dim=1, keepdim=True)
     return patches.like(moved)

@@ -18,14 +18,22 @@ from sklearn.linear_model import SGDOneClassSVM
 
 from inference.model.fusion import Fusion
 from inference.model.paper.fusion import PRIOR
+from inference.model.paper.heads import Kind as HeadKind
 from inference.model.paper.score import blurred, blurred_in_bytes, pixel_map
 from training.cmdiad.columns import Column, Columns
 from training.cmdiad.features import KeptCategory, KeptPart
-from training.cmdiad.memories import Key
+from training.cmdiad.memories import Key, Name
 from training.cmdiad.sources import SPLITS, Kind, Split, mask_at
 
 Protocol = Literal["paper", "ours"]
-HEAD_KINDS: Final = ("f2f", "f2i", "i2f")
+HEAD_KINDS: Final[tuple[HeadKind, ...]] = ("f2f", "f2i", "i2f")
+CONTROLS: Final[tuple[Name, ...]] = (
+    "two banks",
+    "self-distilled",
+    "shuffled pairs",
+    "random head",
+)
+"""Names of `significance.CONTROLS`."""
 _SVM: Final[Mapping[str, object]] = {"random_state": 42, "nu": 0.5, "max_iter": 1000}
 _FLOOR: Final = 1e-12
 
@@ -38,13 +46,14 @@ class Method:
         name: Its words.
         factors: Its banks, each with what it counts beforehand.
         maps: Whether figures of pixels are wanted.
-        summed: Plain sum of what counts, for the ablation: a machine would undo the factors.
+        fusion: As the protocol says; or for the ablation, where a machine would undo the factors, a
+            plain sum, or a sum of scores in units of their own deviation.
     """
 
     name: str
     factors: Mapping[Key, float]
     maps: bool = True
-    summed: bool = False
+    fusion: Literal["protocol", "sum", "scaled sum"] = "protocol"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +90,25 @@ def table_methods(modalities: Mapping[str, Kind], *, protocol: Protocol) -> list
             factors = {own(main): real[main]}
             factors |= {Key(kind, main, other): PRIOR["hallucinated"] for other in others}
             found.append(Method(name=f"MTFI, {told(main)} main, {kind.upper()}", factors=factors))
+    return found
+
+
+def control_methods(
+    modalities: Mapping[str, Kind], *, protocol: Protocol
+) -> dict[tuple[str, str], Method]:
+    """By main modality and control, F2F's method with the control's bank in place of its own."""
+    found: dict[tuple[str, str], Method] = {}
+    for method in table_methods(modalities, protocol=protocol):
+        if not method.name.endswith(" main, F2F"):
+            continue
+        for control in CONTROLS:
+            factors = {
+                key if key.name == "own" else Key(control, key.source, key.target): factor
+                for key, factor in method.factors.items()
+            }
+            main = next(iter(factors)).source
+            name = f"{told(main)} main, {control}"
+            found[main, control] = Method(name=name, factors=factors, maps=False)
     return found
 
 
@@ -149,13 +177,13 @@ def _machine(
     protocol: Protocol,
     factors: NDArray[np.float64],
 ) -> _Machine:
-    if len(factors) == 1 or method.summed:
+    if len(factors) == 1 or method.fusion == "sum":
         return _Machine(weights=factors, norm=False)
-    if protocol == "paper":
+    if method.fusion == "protocol" and protocol == "paper":
         return _Machine(weights=factors * support(table["train"] * factors), norm=False)
     tune = tuned(kept.splits["validation"])
     scales = table["validation"][tune].std(axis=0).clip(_FLOOR)
-    return _Machine(weights=factors / scales, norm=True)
+    return _Machine(weights=factors / scales, norm=method.fusion == "protocol")
 
 
 def support(rows: NDArray[np.float64]) -> NDArray[np.float64]:

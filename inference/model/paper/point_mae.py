@@ -50,7 +50,8 @@ class PointMae(nn.Module):
     that the features still tell how large a thing is.
 
     Args:
-        weights: Its state; the stored statistics are needed for ``"running"`` alone.
+        weights: Its state; the stored statistics are needed for ``"running"`` alone. None: what
+            torch draws, to measure times with.
         statistics: What batch norm divides by.
         scale: What the coordinates in a group are multiplied by; those of its centre are not.
         groups: How many groups describe a cloud.
@@ -64,7 +65,7 @@ class PointMae(nn.Module):
 
     def __init__(
         self,
-        weights: Mapping[str, Tensor],
+        weights: Mapping[str, Tensor] | None,
         *,
         statistics: Statistics = "sample",
         scale: float = 1.0,
@@ -78,7 +79,8 @@ class PointMae(nn.Module):
         layers = nn.ModuleList(_Block() for _ in range(DEPTH))
         self.blocks = nn.ModuleDict({"blocks": layers})
         self.norm = nn.LayerNorm(WIDTH)
-        load_exactly(self, weights)
+        if weights is not None:
+            load_exactly(self, weights)
         self.eval()
 
     @torch.no_grad()

@@ -23,7 +23,7 @@ class VisionTransformer(nn.Module):
     """Tokens of the patches of images; always in eval mode.
 
     Args:
-        weights: The network's state, without a head.
+        weights: The network's state, without a head. None: what torch draws, to measure times with.
         name: Of a vision transformer of timm.
         side: Of the images, in pixels; default that of the pretraining. For another one the
             position embedding is interpolated.
@@ -35,7 +35,7 @@ class VisionTransformer(nn.Module):
     """
 
     def __init__(
-        self, weights: Mapping[str, Tensor], *, name: str = DINO, side: int | None = None
+        self, weights: Mapping[str, Tensor] | None, *, name: str = DINO, side: int | None = None
     ) -> None:
         super().__init__()
         import timm  # seconds and 400 MB that others can do without
@@ -43,7 +43,8 @@ class VisionTransformer(nn.Module):
         network = timm.create_model(name, num_classes=0, global_pool="")
         if not hasattr(network, "num_prefix_tokens") or not hasattr(network, "set_input_size"):
             raise ValueError(f"{name} is no vision transformer")
-        load_exactly(network, weights)
+        if weights is not None:
+            load_exactly(network, weights)
         if side is not None:
             network.set_input_size(img_size=(side, side))
         self.network = network
