@@ -107,11 +107,13 @@ class FeatureToInput(nn.Module):
         self, *, source_dim: int, grid: int = GRID, side: int = SIDE, channels: int = CHANNELS
     ) -> None:
         super().__init__()
-        self.grid, self.side = grid, side
+        self.grid = grid
+        self.bicubic: Tensor
         self.conv1 = nn.Conv2d(source_dim, 384, 3, padding=1)
         self.conv2 = nn.Conv2d(384, 96, 3, padding=1)
         self.conv3 = nn.Conv2d(96, 32, 3, padding=1)
         self.conv4 = nn.Conv2d(32, channels, 3, padding=1)
+        self.register_buffer("bicubic", _bicubic(grid, side), persistent=False)
 
     def forward(
         self, features: Float[Tensor, "batch tokens source_dim"]
@@ -119,9 +121,15 @@ class FeatureToInput(nn.Module):
         """An image or an organised cloud of the target."""
         tokens = features.transpose(1, 2).reshape(len(features), -1, self.grid, self.grid)
         coarse = self.conv1(tokens.contiguous())  # or one alone takes another path than many
-        fine = F.interpolate(coarse, size=(self.side, self.side), mode="bicubic")
+        fine = self.bicubic @ coarse @ self.bicubic.t()  # faster, and its gradient is no scatter
         pixels: Tensor = self.conv4(F.relu(self.conv3(F.relu(self.conv2(fine)))))
         return pixels
+
+
+def _bicubic(grid: int, side: int) -> Tensor:
+    """What bicubic interpolation of a row of `grid` numbers to `side` is a product with."""
+    units = torch.eye(grid)[None, :, :, None]
+    return F.interpolate(units, size=(side, 1), mode="bicubic")[0, :, :, 0].t().contiguous()
 
 
 class InputToFeature(nn.Module):
@@ -179,20 +187,24 @@ class _Bottleneck(nn.Module):
         return F.relu(self.bn3(self.conv3(deep)) + self.downsample(maps))
 
 
-def build_head(settings: HeadSettings, *, source: int, target: int) -> nn.Module:
+def build_head(
+    settings: HeadSettings, *, source: int, target: int, grid: int = GRID, side: int = SIDE
+) -> nn.Module:
     """An untrained head, with weights from torch's global generator.
 
     Args:
         settings: Of which kind it is, and how it ends.
         source: What goes in: features per token, or channels of an input.
         target: What comes out: features per token, or channels of an input.
+        grid: Tokens a side, for F2I.
+        side: Pixels a side of what F2I generates.
     """
     if settings.kind == "f2f":
         return FeatureToFeature(
             source_dim=source, target_dim=target, final_gelu=settings.final_gelu
         )
     if settings.kind == "f2i":
-        return FeatureToInput(source_dim=source, channels=target)
+        return FeatureToInput(source_dim=source, grid=grid, side=side, channels=target)
     return InputToFeature(target_dim=target, channels=source)
 
 
