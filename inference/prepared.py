@@ -19,7 +19,6 @@ from inference.plane import (
     DISTANCE_M,
     EDGE_PX,
     INLIER_M,
-    SAMPLE_POINTS,
     Plane,
     blanked,
     edge_plane,
@@ -41,7 +40,6 @@ class Scene:
     distance_m: float
     """From the plane; what is nearer is background."""
     inlier_m: float
-    sample_points: int
     side_step: int | None
     """The square's side is rounded up to a multiple; None leaves the longer side as it is."""
     picture_blanked: bool
@@ -54,7 +52,6 @@ class Scene:
 TABLE: Final = Scene(
     distance_m=DISTANCE_M,
     inlier_m=INLIER_M,
-    sample_points=SAMPLE_POINTS,
     side_step=SIDE_STEP,
     picture_blanked=True,
 )
@@ -63,7 +60,6 @@ TABLE: Final = Scene(
 LIGHT_BOX: Final = Scene(
     distance_m=0.002,
     inlier_m=0.001,
-    sample_points=3,
     side_step=None,
     picture_blanked=False,
     half_width_m=0.1,
@@ -71,8 +67,8 @@ LIGHT_BOX: Final = Scene(
 )
 """Eyecandies, at a tenth of its size: the authors' floor and box, and pictures left as they are.
 
-The authors draw the floor through two pixels of the middle column. It is fitted here, from samples
-of three points, as walls may be seen at the edge too; and what hangs not together is taken out.
+The authors draw the floor through two pixels of the middle column. It is fitted here, and what does
+not hang together is taken out.
 """
 
 
@@ -203,7 +199,7 @@ def _nearest(length: int, side: int) -> NDArray[np.intp]:
 
 def _part_alone(cloud: Cloud, *, seed: int, scene: Scene) -> tuple[Cloud, Mask]:
     """The cloud of the largest body off the plane, and which pixels are background."""
-    plane = edge_plane(cloud, seed=seed, inlier_m=scene.inlier_m, sample_points=scene.sample_points)
+    plane = edge_plane(cloud, seed=seed, inlier_m=scene.inlier_m)
     background = on_plane(cloud, plane, distance_m=scene.distance_m)
     background |= _out_of_reach(cloud, plane, scene)
     off_plane = blanked(cloud, background)
