@@ -57,10 +57,15 @@ def measure(sides: dict[str, Callable[[formula.Stage], Any]], repeats: int) -> t
             watch = formula.Stopwatch()
             with watch("total"):
                 said[name] = judge(watch)
-            for clock, by_stage in taken[name].items() if turn else ():
-                for stage, spent in getattr(watch, clock).items():
-                    by_stage.setdefault(stage, []).append(spent)
+            if turn:
+                _keep(watch.wall, taken[name]["wall"])
+                _keep(watch.processors, taken[name]["processors"])
     return taken, said
+
+
+def _keep(spent: dict[str, float], by_stage: dict[str, list[float]]) -> None:
+    for stage, each in spent.items():
+        by_stage.setdefault(stage, []).append(each)
 
 
 def compare(one: formula.Verdict, other: formula.Verdict, memory: formula.Memory) -> Report:
