@@ -186,6 +186,15 @@ def test_background_teaches_nothing(kind) -> None:
     assert not same(head, distil(samples, masked_not, recipe=recipe))
 
 
+def test_statistics_are_learnt_while_fitting() -> None:
+    """I2F's running mean leaves zero; in evaluation mode nothing changes it any more."""
+    head = distil(pairs(4, "i2f"), replace(OURS, kind="i2f"), recipe=replace(SMALL, epochs=1))
+    learnt = head.bn1.running_mean.clone()
+    assert learnt.abs().min() > 0
+    head(randn(2, 3, 16, 16, seed=0))
+    assert torch.equal(head.bn1.running_mean, learnt)
+
+
 def test_skipping_background_is_masking_it() -> None:
     """F2F's loss of the foreground's tokens is the masked loss of all tokens."""
     samples = pairs(4)
