@@ -10,40 +10,74 @@ from deploy.commands.common import read_settings, stage_bars
 
 if TYPE_CHECKING:
     from connectors.line import Line
+    from deploy.evaluation.tables_command import TablesOrder
+    from deploy.settings import Settings
     from inference.extractors import Extractor
     from training.evaluation.parts import Dataset
 
-Kind = typing.Literal["plant", "folder"]
+Kind = typing.Literal["plant", "folder", "mvtec3d", "eyecandies"]
+Profile = typing.Literal["lite", "paper"]
+Protocol = typing.Literal["ours", "paper"]
 
 PARTS_DEFAULT: Final = 1_000
 _QUICK_PARTS: Final = 120
 _QUICK_TEST: Final = 24
 
+_DATASET: Final = typer.Option(help="Parts of the virtual plant, of a folder, or published ones.")
+_ROOT: Final = typer.Option(
+    help="Where the parts are; of a folder: <split>/<label>/<part>/<modality>.* below it."
+)
+_PROFILE: Final = typer.Option(
+    help="lite: the bundle that a line would fit. paper: CMDIAD and the tables of its paper."
+)
+_PROTOCOL: Final = typer.Option(
+    help="With --profile paper: the authors' constants and metrics at 224 px, or everything from "
+    "the validation split, at the sensor's resolution."
+)
+_PRODUCT: Final = typer.Option(help="A product of the line, or a class; default: every one.")
+_PARTS: Final = typer.Option(min=100, max=100_000, help="Good parts of the plant to fit from.")
+_TEST: Final = typer.Option(
+    min=20, max=100_000, help="Good test parts of the plant, and as many defective ones."
+)
+_SEED: Final = typer.Option(help="Other parts and other random choices; of several the first.")
+_SEEDS: Final = typer.Option(min=1, max=100, help="With --profile paper: how many seeds.")
+_EPOCHS: Final = typer.Option(min=1, max=10_000, help="With --profile paper: of each head.")
+_SHARE: Final = typer.Option(
+    "--bank-share", min=1e-4, max=1.0, help="With --profile paper: of all patches, in a bank."
+)
+_EYE: Final = typer.Option(
+    help="With --profile paper: MODALITY=NETWORK, such as rgb=vit_base_patch8_224.dino (default "
+    "of images), xyz=point-mae (of clouds), rgb=procedural, xyz=surface."
+)
+_WEIGHTS: Final = typer.Option(
+    help="With --profile paper: MODALITY=FILE.safetensors, =hub (timm downloads them) or =random "
+    "(does it run at all?)."
+)
+_DEVICE: Final = typer.Option(help="With --profile paper: cpu or cuda; default: cuda if there.")
+_REFERENCE: Final = typer.Option(
+    help="Weights of timm's resnet18: a plain memory of 4,000 patches of every good training "
+    "part, largest distance, to compare with."
+)
+
 
 def evaluate(
     *,
-    dataset: Annotated[
-        Kind, typer.Option(help="Parts of the virtual plant, or of a folder.")
-    ] = "plant",
-    folder: Annotated[
-        Path | None,
-        typer.Option(help="With --dataset folder: <split>/<label>/<part>/<modality>.* below it."),
-    ] = None,
-    product: Annotated[
-        list[str] | None, typer.Option(help="A product of the line; default: every one.")
-    ] = None,
-    parts: Annotated[
-        int, typer.Option(min=100, max=100_000, help="Good parts of the plant to fit from.")
-    ] = PARTS_DEFAULT,
-    test: Annotated[
-        int, typer.Option(min=20, max=100_000, help="Good test parts, and as many defective ones.")
-    ] = PARTS_DEFAULT,
-    seed: Annotated[int, typer.Option(help="Other parts and other random choices.")] = 0,
-    reference: Annotated[
-        Path | None,
-        typer.Option(help="Weights of timm's resnet18: a plain memory to compare with."),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="Where report.html and report.json go.")] = None,
+    dataset: Annotated[Kind, _DATASET] = "plant",
+    root: Annotated[Path | None, _ROOT] = None,
+    profile: Annotated[Profile, _PROFILE] = "lite",
+    protocol: Annotated[Protocol, _PROTOCOL] = "ours",
+    product: Annotated[list[str] | None, _PRODUCT] = None,
+    parts: Annotated[int, _PARTS] = PARTS_DEFAULT,
+    test: Annotated[int, _TEST] = PARTS_DEFAULT,
+    seed: Annotated[int, _SEED] = 0,
+    seeds: Annotated[int, _SEEDS] = 5,
+    epochs: Annotated[int, _EPOCHS] = 100,
+    bank_share: Annotated[float, _SHARE] = 0.1,
+    eye: Annotated[list[str] | None, _EYE] = None,
+    weights: Annotated[list[str] | None, _WEIGHTS] = None,
+    device: Annotated[str | None, _DEVICE] = None,
+    reference: Annotated[Path | None, _REFERENCE] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the page and its JSON go.")] = None,
     line: Annotated[Path | None, typer.Option("--line", help="The line file.")] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="A few parts, one product: does it run at all?")
@@ -54,23 +88,79 @@ def evaluate(
 ) -> None:
     """Fit models on good parts, try them on others, and write one report.
 
-    It tells AUROC by sensors, kind and grade; hallucination against its controls; the promise on
-    fresh parts; what it costs. Nothing of the line is touched. A run that was cut short goes on
-    where it was.
+    With the lite profile it tells AUROC by sensors, kind and grade; hallucination against its
+    controls; the promise on fresh parts; what it costs. With the paper profile: the tables of the
+    paper, the same controls and promise, why main modalities differ, and what each stage costs.
+    Nothing of the line is touched. A run that was cut short goes on where it was.
     """
-    from deploy.evaluation.command import Order, run_evaluation
-    from deploy.evaluation.terminal import show
-
     settings = read_settings()
+    folder = out or settings.data_folder / "evaluation"
+    if profile == "paper":
+        from deploy.evaluation.tables_command import TablesOrder
+
+        order = TablesOrder(
+            dataset=dataset,
+            root=_needed(root, dataset),
+            protocol=protocol,
+            categories=tuple(product or ()),
+            seeds=tuple(range(seed, seed + seeds)),
+            epochs=epochs,
+            share=bank_share,
+            eyes=_pairs(eye, "--eye"),
+            weights=_pairs(weights, "--weights"),
+            device=device,
+            quick=quick,
+            out=folder,
+        )
+        _tables(order, as_json=as_json)
+        return
     fit, tried = (_QUICK_PARTS, _QUICK_TEST) if quick else (parts, test)
-    given = _dataset(kind=dataset, folder=folder, line=line, parts=fit, test=tried, seed=seed)
+    given = _dataset(kind=dataset, root=root, line=line, parts=fit, test=tried, seed=seed)
     products = product or sorted(given.line.products)
-    order = Order(
+    _report(
+        settings,
+        given,
         products=products[:1] if quick else products,
         seed=seed,
         quick=quick,
-        reference=_reference(reference),
-        out=out or settings.data_folder / "evaluation",
+        reference=reference,
+        out=folder,
+        as_json=as_json,
+    )
+
+
+def _tables(order: "TablesOrder", *, as_json: bool) -> None:
+    """The paper's tables."""
+    from rich.console import Console
+
+    from deploy.evaluation.tables_command import run_tables
+    from deploy.evaluation.tables_terminal import show_tables
+
+    with stage_bars() as progress:
+        results = run_tables(order, progress=progress)
+    if as_json:
+        typer.echo(results.to_json())
+        return
+    show_tables(results, order.out / "tables.html", console=Console(highlight=False))
+
+
+def _report(
+    settings: "Settings",
+    given: "Dataset",
+    *,
+    products: list[str],
+    seed: int,
+    quick: bool,
+    reference: Path | None,
+    out: Path,
+    as_json: bool,
+) -> None:
+    """What a line's bundles reach."""
+    from deploy.evaluation.command import Order, run_evaluation
+    from deploy.evaluation.terminal import show
+
+    order = Order(
+        products=products, seed=seed, quick=quick, reference=_reference(reference), out=out
     )
     with stage_bars() as progress:
         evaluation = run_evaluation(settings, given, order, progress=progress)
@@ -81,13 +171,7 @@ def evaluate(
 
 
 def _dataset(
-    *,
-    kind: Kind,
-    folder: Path | None,
-    line: Path | None,
-    parts: int,
-    test: int,
-    seed: int,
+    *, kind: Kind, root: Path | None, line: Path | None, parts: int, test: int, seed: int
 ) -> "Dataset":
     from deploy.importing import folder_line, survey
     from training.evaluation.parts import FolderDataset
@@ -95,12 +179,34 @@ def _dataset(
 
     if kind == "plant":
         return PlantDataset(_plant_line(line), fit=parts, test=test, seed=seed)
-    if folder is None:
-        raise typer.BadParameter("name the folder, such as --folder objects/capsule")
-    found = survey(folder)
+    place = _needed(root, kind)
+    if kind != "folder":
+        from training.evaluation.published import PublishedDataset
+        from training.published.layouts import published
+
+        return PublishedDataset(published(kind, place), seed=seed)
+    found = survey(place)
     good = found.parts.get("train/good", 0)
-    the_line = folder_line(folder.name, found.modalities, good=good)
-    return FolderDataset(folder, the_line)
+    return FolderDataset(place, folder_line(place.name, found.modalities, good=good))
+
+
+def _needed(root: Path | None, kind: Kind) -> Path:
+    if kind == "plant":
+        raise typer.BadParameter("the plant's parts have the lite profile; give another --dataset")
+    if root is None:
+        raise typer.BadParameter("name where the parts are, such as --root objects/capsule")
+    return root
+
+
+def _pairs(given: list[str] | None, option: str) -> dict[str, str]:
+    """``rgb=point-mae`` and the like, by the name before the sign."""
+    found = {}
+    for each in given or ():
+        name, sign, value = each.partition("=")
+        if not (name and sign and value):
+            raise typer.BadParameter(f"{option} {each}: give MODALITY=VALUE, such as rgb=random")
+        found[name] = value
+    return found
 
 
 def _plant_line(path: Path | None) -> "Line":

@@ -58,9 +58,17 @@ Skips = dict[str, list[str]]
 class Source(Protocol):
     """Parts by class and split."""
 
-    name: str
-    version: str
-    modalities: Mapping[str, Kind]
+    @property
+    def name(self) -> str:
+        """Such as ``mvtec3d``."""
+
+    @property
+    def version(self) -> str:
+        """Says exactly which data."""
+
+    @property
+    def modalities(self) -> Mapping[str, Kind]:
+        """Names and kinds."""
 
     def categories(self) -> tuple[str, ...]:
         """The classes, sorted."""

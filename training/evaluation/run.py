@@ -35,8 +35,6 @@ from training.reference import reference_bank
 from training.tasks import chunked, fit_by_tasks, run_tasks, tokens_by_tasks
 from training.tokens import extract
 
-REFERENCE_PARTS: Final = 100
-"""Fit parts that the reference network's memory is drawn from."""
 TIMED_PARTS: Final = 20
 
 
@@ -179,7 +177,7 @@ def _scorers(
         model=model,
         extractors=extractors,
         controls=accustomed(controls, [each for chunk in maps for each in chunk]),
-        reference=_reference(reference, bundle, parted[Role.FIT], seed=seed, progress=progress),
+        reference=_reference(reference, bundle, samples, seed=seed, progress=progress),
     )
 
 
@@ -211,7 +209,7 @@ def _reference(
         [(name,) for name in images],
         "reference",
         progress,
-        samples=samples[:REFERENCE_PARTS],
+        samples=samples,
         extractor=extractor,
         seed=seed,
     )
