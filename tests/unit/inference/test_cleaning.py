@@ -116,12 +116,12 @@ def test_a_veil_of_single_points_over_the_part_is_no_bridge() -> None:
     """Points that rise off the part one by one seem dense from the camera, and are not in space."""
     rng = np.random.default_rng(0)
     left, _ = two_blocks(9)
-    rising = np.linspace(0.003, 0.04, SIDE)[:, None] * np.ones(SIDE)
-    veil = surface(left & (rng.random((SIDE, SIDE)) < 0.06), depth=-rising)
+    rising = 0.002 + 0.0006 * (np.arange(SIDE)[:, None] - 20) * np.ones(SIDE)
+    veil = surface(left & (rng.random((SIDE, SIDE)) < 0.14), depth=-rising)
     cloud = np.where(known(veil)[..., None], veil, surface(left))
     kept, theirs = keep_largest(cloud), dbscan(cloud)
     assert (known(veil) & ~theirs).sum() > 100
-    assert (kept != theirs).sum() <= 3
+    assert (kept != theirs).sum() <= 5
 
 
 def test_of_two_equal_bodies_the_upper_left_stays() -> None:
