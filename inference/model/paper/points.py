@@ -80,7 +80,7 @@ def farthest_points(clouds: Clouds, count: int) -> Int[Tensor, "batch {count}"]:
     `ORIGIN_SQUARED`), the distances that remain are equal, so that one index is repeated: the
     first in that order among the points that may be chosen, and 0 if there are none.
     """
-    orders = [_tie_order(int(n)).to(clouds.points.device) for n in clouds.lengths]
+    orders = [_tie_order(n).to(clouds.points.device) for n in clouds.lengths.tolist()]
     clouds_in_order = [p[order] for p, order in zip(clouds.each(), orders, strict=True)]
     if clouds.points.is_cuda and find_spec("triton") is not None:
         from inference.model.paper.point_kernels import spread  # needs Triton

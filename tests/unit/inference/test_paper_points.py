@@ -19,7 +19,7 @@ import sys
 import numpy as np, torch
 from torch.nn.utils.rnn import pad_sequence
 from inference.model.paper.point_kernels import spread
-from inference.model.paper.points import _begin, _tie_order
+from inference.model.paper.points import _begin, _spread, _tie_order
 golden = np.load(sys.argv[1])
 clouds = [torch.from_numpy(golden[name]) for name in ("cloud", "cloud_deg")]
 orders = [_tie_order(len(cloud)) for cloud in clouds]
@@ -28,13 +28,15 @@ begin = pad_sequence([_begin(c) for c in ordered], batch_first=True, padding_val
 places = spread(pad_sequence(ordered, batch_first=True), begin, 64)
 assert (orders[0][places[0]].numpy() == golden["fps_idx"]).all()
 assert (orders[1][places[1]].numpy() == golden["fps_deg_idx"][:64]).all()
+ties = torch.rand(2500, 3, generator=torch.Generator().manual_seed(0)).mul(6).round()
+assert torch.equal(spread(ties[None], _begin(ties)[None], 60)[0], _spread(ties, 60))
 print("equal")
 """
 
 
 def clouds_of(*clouds: np.ndarray) -> Clouds:
-    """A batch whose padding is a far point."""
-    padded = torch.full((len(clouds), max(map(len, clouds)), 3), 1e6)
+    """A batch whose padding lies amidst the points."""
+    padded = torch.full((len(clouds), max(map(len, clouds)), 3), 0.5)
     for row, cloud in zip(padded, clouds, strict=True):
         row[: len(cloud)] = torch.from_numpy(cloud)
     pixels = torch.arange(padded.shape[1]).expand(len(clouds), -1)
@@ -111,6 +113,14 @@ def test_both_searches_agree_on_a_cloud_full_of_ties(count: int) -> None:
     squared = (cloud[None] - cloud[:, None]).square().sum(2)
     expected = squared.sort(dim=1, stable=True).values[:, :count]
     torch.testing.assert_close(squared.gather(1, every), expected)
+
+
+def test_points_at_the_very_edge_of_what_is_looked_at_count() -> None:
+    """Two heaps at one distance: the lower indices of both, not the whole of one."""
+    heaps = torch.tensor([[0.25, 0.5, 0.5], [0.75, 0.5, 0.5]]).repeat(64, 1)
+    cloud = torch.cat((torch.tensor([[0.5, 0.5, 0.5]]), heaps))
+    found = neighbours.nearest_of_tiles(cloud, cloud[:1], 16)
+    assert found[0].tolist() == list(range(16))
 
 
 def test_too_few_points_repeat_the_farthest() -> None:
