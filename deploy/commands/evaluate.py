@@ -54,6 +54,8 @@ _WEIGHTS: Final = typer.Option(
     "(does it run at all?)."
 )
 _DEVICE: Final = typer.Option(help="With --profile paper: cpu or cuda; default: cuda if there.")
+_QUICK: Final = typer.Option("--quick", help="A few parts, one product: does it run at all?")
+_JSON: Final = typer.Option("--json", help="Print the report for a machine.")
 _REFERENCE: Final = typer.Option(
     help="Weights of timm's resnet18: a plain memory of 4,000 patches of every good training "
     "part, largest distance, to compare with."
@@ -79,18 +81,13 @@ def evaluate(
     reference: Annotated[Path | None, _REFERENCE] = None,
     out: Annotated[Path | None, typer.Option(help="Where the page and its JSON go.")] = None,
     line: Annotated[Path | None, typer.Option("--line", help="The line file.")] = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="A few parts, one product: does it run at all?")
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the report for a machine.")
-    ] = False,
+    quick: Annotated[bool, _QUICK] = False,
+    as_json: Annotated[bool, _JSON] = False,
 ) -> None:
     """Fit models on good parts, try them on others, and write one report.
 
-    With the lite profile it tells AUROC by sensors, kind and grade; hallucination against its
-    controls; the promise on fresh parts; what it costs. With the paper profile: the tables of the
-    paper, the same controls and promise, why main modalities differ, and what each stage costs.
+    lite: accuracy by sensors, kind and grade; hallucination against its controls; the promise on
+    fresh parts. paper: the tables of the paper, why main modalities differ, the cost of stages.
     Nothing of the line is touched. A run that was cut short goes on where it was.
     """
     settings = read_settings()
@@ -112,15 +109,13 @@ def evaluate(
             quick=quick,
             out=folder,
         )
-        _tables(order, as_json=as_json)
-        return
+        return _tables(order, as_json=as_json)
     fit, tried = (_QUICK_PARTS, _QUICK_TEST) if quick else (parts, test)
     given = _dataset(kind=dataset, root=root, line=line, parts=fit, test=tried, seed=seed)
-    products = product or sorted(given.line.products)
-    _report(
+    return _report(
         settings,
         given,
-        products=products[:1] if quick else products,
+        products=product or sorted(given.line.products),
         seed=seed,
         quick=quick,
         reference=reference,
@@ -160,7 +155,11 @@ def _report(
     from deploy.evaluation.terminal import show
 
     order = Order(
-        products=products, seed=seed, quick=quick, reference=_reference(reference), out=out
+        products=products[:1] if quick else products,
+        seed=seed,
+        quick=quick,
+        reference=_reference(reference),
+        out=out,
     )
     with stage_bars() as progress:
         evaluation = run_evaluation(settings, given, order, progress=progress)

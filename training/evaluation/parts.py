@@ -41,6 +41,9 @@ class Dataset(Protocol):
     version: str
     """Says exactly which data: the digest of a generator, or of a folder's content."""
     line: Line
+    reference_every: int
+    """A reference network scores one test part in so many: with thousands of rendered parts it
+    would cost more than all else together."""
 
     def fit_samples(self, product: str) -> Sequence[PartSample]:
         """Good parts to fit from."""
@@ -60,6 +63,7 @@ class FolderDataset:
     """
 
     name = "folder"
+    reference_every = 1
 
     def __init__(self, root: Path, line: Line) -> None:
         self.line = line

@@ -55,6 +55,7 @@ class PlantDataset:
     """
 
     name = "plant"
+    reference_every = 8
 
     def __init__(self, line: Line, *, fit: int, test: int, seed: int) -> None:
         for product in line.products:

@@ -52,6 +52,8 @@ class PublishedDataset:
         Poison: A class has a name that no product can have.
     """
 
+    reference_every = 1
+
     def __init__(self, published: Published, *, seed: int) -> None:
         self.name, self.version = published.name, published.version
         self._published, self._seed = published, seed

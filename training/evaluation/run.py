@@ -95,7 +95,14 @@ def score_product(
     files = [folder / f"scores-{number:04d}.npz" for number in range(len(chunks))]
     wanted = [(chunk, file) for chunk, file in zip(chunks, files, strict=True) if not file.exists()]
     if wanted:
-        scorers = _scorers(bundle, samples, seed=seed, reference=reference, progress=progress)
+        scorers = _scorers(
+            bundle,
+            samples,
+            seed=seed,
+            reference=reference,
+            every=dataset.reference_every,
+            progress=progress,
+        )
         run_tasks(score_chunk, wanted, "score", progress, scorers=scorers)
     return Scored(bundle=bundle, parts=parts, table=ScoreTable.read(files), cost=cost)
 
@@ -150,6 +157,7 @@ def _scorers(
     *,
     seed: int,
     reference: Extractor | None,
+    every: int,
     progress: StageProgress,
 ) -> Scorers:
     parted = by_role(samples)
@@ -177,7 +185,7 @@ def _scorers(
         model=model,
         extractors=extractors,
         controls=accustomed(controls, [each for chunk in maps for each in chunk]),
-        reference=_reference(reference, bundle, samples, seed=seed, progress=progress),
+        reference=_reference(reference, bundle, samples, seed=seed, every=every, progress=progress),
     )
 
 
@@ -199,6 +207,7 @@ def _reference(
     samples: Sequence[PartSample],
     *,
     seed: int,
+    every: int,
     progress: StageProgress,
 ) -> Reference | None:
     if extractor is None:
@@ -213,7 +222,7 @@ def _reference(
         extractor=extractor,
         seed=seed,
     )
-    return Reference(extractor, dict(zip(images, banks, strict=True)))
+    return Reference(extractor, dict(zip(images, banks, strict=True)), every)
 
 
 def _reference_bank(

@@ -27,9 +27,6 @@ from training.evaluation.parts import LabelledPart
 CHUNK: Final = 25
 """Parts that one task scores: some seconds of work."""
 
-REFERENCE_EVERY: Final = 8
-"""The reference network scores one part in so many: it costs more than all else together."""
-
 Column = NDArray[np.float32]
 
 
@@ -39,6 +36,8 @@ class Reference:
 
     extractor: Extractor
     banks: Mapping[str, Bank]
+    every: int
+    """It scores one part in so many; see `Dataset.reference_every`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,8 +116,8 @@ def part_row(part: LabelledPart, scorers: Scorers) -> dict[str, float]:
 def _reference_row(part: LabelledPart, reference: Reference | None) -> dict[str, float]:
     if reference is None:
         return {}
-    lucky = int.from_bytes(sha256(part.sample.key.encode()).digest()[:4]) % REFERENCE_EVERY == 0
-    if not lucky:
+    drawn = int.from_bytes(sha256(part.sample.key.encode()).digest()[:4])
+    if drawn % reference.every:
         return {_reference(name): math.nan for name in reference.banks}
     row = {}
     for name, bank in reference.banks.items():

@@ -39,6 +39,7 @@ class Tiles:
     """The tests' bumpy plates as a dataset."""
 
     name, version = "tiles", "1"
+    reference_every = 1
 
     def __init__(self, line, make_sample, *, test: int = 24) -> None:
         self.line, self._make, self._test = line, make_sample, test
