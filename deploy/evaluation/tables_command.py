@@ -17,7 +17,8 @@ from training.cmdiad.order import Order, Progress
 from training.cmdiad.results import evaluate
 from training.cmdiad.sources import FolderSource, PublishedSource, Source
 from training.cmdiad.tables import Results
-from training.published.layouts import SYNTHETIC, published
+from training.published.layouts import published
+from training.published.samples import SYNTHETIC
 
 QUICK_EPOCHS: Final = 2
 _PLANE_SEED: Final = 0

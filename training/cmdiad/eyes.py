@@ -90,6 +90,8 @@ def make_eye(wanted: Wanted, *, kind: Kind, device: torch.device) -> tuple[Eye, 
                 return ImageEye(VisionTransformer(state, name=name, side=SIDE).to(device)), told
     except (RuntimeError, ValueError) as error:
         raise Poison(f"eye {name}", str(error)) from error
+    if wanted.weights in {RANDOM, HUB}:
+        raise Poison(f"weights of {name}", f"{wanted.weights!r} is for networks that have none")
     file = None if wanted.weights is None else Path(wanted.weights)
     extractor = build_extractor(name, {} if file is None else load_weights(file))
     return ExtractorEye(extractor, kind=kind), _told(name, file)

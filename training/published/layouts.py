@@ -1,15 +1,11 @@
 """Which layouts are read, by the names that the command line knows."""
 
 from pathlib import Path
-from typing import Final
 
 from connectors.errors import Poison
 from training.published.eyecandies import Eyecandies
 from training.published.mvtec3d import MVTec3D
 from training.published.samples import Published
-
-SYNTHETIC: Final = "SYNTHETIC.txt"
-"""A file beside the classes that says that the parts are drawn."""
 
 
 def published(name: str, root: Path) -> Published:

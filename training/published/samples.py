@@ -20,6 +20,8 @@ from inference.organised import Cloud
 from inference.prepared import SIDE, Picture, Prepared, Scene, prepared
 
 GOOD: Final = "good"
+SYNTHETIC: Final = "SYNTHETIC.txt"
+"""A file beside the classes that says that the parts are drawn."""
 MISSING_CLOUD: Final = "no cloud"
 MISSING_PICTURE: Final = "no picture"
 MISSING_MASK: Final = "no mask"
