@@ -19,6 +19,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from inference.model.dense import linear
+
 Statistics = Literal["sample", "running"]
 
 _HIDDEN: Final = 128
@@ -30,13 +32,13 @@ _BLOCK_ROWS: Final = 4096
 
 @dataclass(frozen=True, slots=True)
 class _Affine:
-    """``F.linear`` with the batch norm after it folded in."""
+    """A linear layer with the batch norm after it folded in."""
 
     weight: Tensor
     bias: Tensor
 
     def __call__(self, rows: Tensor) -> Tensor:
-        return F.linear(rows, self.weight, self.bias)
+        return linear(rows, self.weight, self.bias)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +82,9 @@ class GroupEncoder(nn.Module):
         weight, bias = _dense(self.second_conv[3])
         tokens = []
         for at, rows in _blocks(groups, first):
-            values = F.linear(rows, hidden)
+            values = linear(rows, hidden)
             values += constant[at, None]
-            tokens.append(F.linear(values.relu_(), weight).amax(1).float())
+            tokens.append(linear(values.relu_(), weight).amax(1).float())
         return torch.cat(tokens) + bias
 
     def _first(self, groups: Tensor) -> _Affine:
@@ -102,13 +104,13 @@ class GroupEncoder(nn.Module):
         stored = _stored(self.second_conv[1]) is not None
         maxima, sums, square = [], [], torch.zeros((), dtype=torch.float64, device=groups.device)
         for _, rows in _blocks(groups, first):
-            maxima.append(F.linear(rows, weight).amax(1).float())
+            maxima.append(linear(rows, weight).amax(1).float())
             if stored:
                 continue
             sums.append(rows.sum(1))
-            flat = rows.flatten(0, 1)
+            columns = rows.flatten(0, 1).t()
             with torch.autocast(rows.device.type, enabled=False):
-                square = square + (flat.t() @ flat).double()
+                square = square + linear(columns, columns).double()
         local = torch.cat(maxima) + bias
         if stored:
             return local, None

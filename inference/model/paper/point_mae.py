@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from inference.model.dense import Dense
 from inference.model.paper.group_encoder import GroupEncoder, Statistics
 from inference.model.paper.points import Clouds, farthest_points, nearest_points
 from inference.model.paper.weights import load_exactly
@@ -75,7 +76,7 @@ class PointMae(nn.Module):
         super().__init__()
         self.scale, self.groups, self.group_size = scale, groups, group_size
         self.encoder = GroupEncoder(WIDTH, statistics=statistics)
-        self.pos_embed = nn.Sequential(nn.Linear(3, 128), nn.GELU(), nn.Linear(128, WIDTH))
+        self.pos_embed = nn.Sequential(Dense(3, 128), nn.GELU(), Dense(128, WIDTH))
         layers = nn.ModuleList(_Block() for _ in range(DEPTH))
         self.blocks = nn.ModuleDict({"blocks": layers})
         self.norm = nn.LayerNorm(WIDTH)
@@ -122,11 +123,9 @@ class _Block(nn.Module):
         super().__init__()
         self.norm1, self.norm2 = nn.LayerNorm(WIDTH), nn.LayerNorm(WIDTH)
         self.attn = nn.ModuleDict(
-            {"qkv": nn.Linear(WIDTH, 3 * WIDTH, bias=False), "proj": nn.Linear(WIDTH, WIDTH)}
+            {"qkv": Dense(WIDTH, 3 * WIDTH, bias=False), "proj": Dense(WIDTH, WIDTH)}
         )
-        self.mlp = nn.ModuleDict(
-            {"fc1": nn.Linear(WIDTH, 4 * WIDTH), "fc2": nn.Linear(4 * WIDTH, WIDTH)}
-        )
+        self.mlp = nn.ModuleDict({"fc1": Dense(WIDTH, 4 * WIDTH), "fc2": Dense(4 * WIDTH, WIDTH)})
 
     def forward(
         self, tokens: Float[Tensor, "batch groups width"]

@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from inference.model.dense import Dense
 from inference.model.paper.weights import load_exactly
 
 DINO: Final = "vit_base_patch8_224.dino"
@@ -47,6 +48,9 @@ class VisionTransformer(nn.Module):
             load_exactly(network, weights)
         if side is not None:
             network.set_input_size(img_size=(side, side))
+        for module in network.modules():
+            if type(module) is nn.Linear:
+                module.__class__ = Dense  # the same parameters, another way to multiply
         self.network = network
         self.grid: tuple[int, int] = tuple(network.patch_embed.grid_size)
         self.dim: int = network.num_features
