@@ -1,7 +1,8 @@
 """Named extractors: a capture becomes 3136 patch features on the common grid.
 
 Built in: ``filter-bank`` and ``procedural`` (images, thermograms, height maps), ``surface`` and
-``fpfh`` (organised clouds, height maps), and ``timm-<model>`` with weights from a safetensors file.
+``fpfh`` (organised clouds, height maps); with weights from a safetensors file ``timm-<model>``
+(images; a convolutional network or a vision transformer) and ``point-mae`` (organised clouds).
 Others plug in by the entry-point group ``hololine.extractors``: a callable like `Builder`.
 """
 
@@ -14,12 +15,16 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from connectors.errors import Poison
-from inference.model.backbone import Backbone, timm_network
+from inference.model.backbone import SIDE, Backbone, as_imagenet, timm_network
 from inference.model.evening import evened
 from inference.model.filter_bank import filter_bank
-from inference.model.grid import fill_holes, unmeasured
+from inference.model.grid import GRID, fill_holes, to_side, unmeasured
+from inference.model.paper.eyes import CloudEye
+from inference.model.paper.point_mae import PointMae
+from inference.model.paper.vit import VisionTransformer, repeat_to_grid
 from inference.model.surface import grid_cloud, surface
 from inference.model.texture_net import STAGES, texture_net
 from inference.preprocess import Capture
@@ -27,6 +32,9 @@ from inference.weights import default_weights
 
 ENTRY_POINTS: Final = "hololine.extractors"
 _TIMM: Final = "timm-"
+_EXTENT_M: Final = 0.1
+_AWAY_M: Final = 0.5
+"""Extent and distance from the origin that clouds are brought to; MVTec's parts and its scanner."""
 _DARK: Final = 1 / 16
 """Share of full scale below which a picture is noise: its logarithm is flattened there."""
 
@@ -102,12 +110,52 @@ class TimmBackbone:
 
     def extract(self, capture: Capture) -> Tensor:
         """See `Extractor.extract`."""
-        image = _image(capture)
-        if capture.dtype == np.uint8:
-            image = image / 255
-        else:
-            image = 0.45 + 0.225 * (image - image.mean()) / image.std().clamp_min(1e-6)
-        return _evidence(self._network(image), capture)
+        return _evidence(self._network(_between_0_and_1(capture)), capture)
+
+
+class VisionTokens:
+    """A pretrained vision transformer of timm, such as DINO's ViT-B/8 of the `paper` profile."""
+
+    alike = True
+
+    def __init__(self, model: str, weights: Mapping[str, Tensor]) -> None:
+        try:
+            self._network = VisionTransformer(weights, name=model, side=SIDE)
+        except (RuntimeError, ValueError) as error:
+            raise Poison("extractor", f"{_TIMM}{model}: {error}") from error
+
+    def extract(self, capture: Capture) -> Tensor:
+        """See `Extractor.extract`."""
+        image = to_side(_between_0_and_1(capture), SIDE).expand(3, -1, -1)
+        tokens = self._network(as_imagenet(image[None]))
+        return _evidence(repeat_to_grid(tokens, GRID)[0], capture)
+
+
+class PointMaePatches:
+    """Point-MAE of the `paper` profile, with the statistics of each capture.
+
+    A line tells no metres here: the cloud is brought to the extent of a part of MVTec 3D-AD, and as
+    far from the origin, whatever its units.
+    """
+
+    alike = True
+
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+        try:
+            self._eye = CloudEye(PointMae(weights))
+        except (RuntimeError, ValueError) as error:
+            raise Poison("extractor", f"point-mae: {error}") from error
+
+    def extract(self, capture: Capture) -> Tensor:
+        """See `Extractor.extract`."""
+        cloud = _cloud(capture)
+        valid = torch.isfinite(cloud).all(-1, keepdim=True)
+        points = cloud[valid[..., 0]]
+        extent = (points.amax(0) - points.amin(0)).amax().clamp_min(1e-9)
+        placed = (cloud - points.mean(0)) * (_EXTENT_M / extent) + _AWAY_M
+        organised = torch.where(valid, placed, 0.0).permute(2, 0, 1)
+        small = F.interpolate(organised[None], size=(SIDE, SIDE))
+        return _evidence(self._eye.see(small)[0].dense(), capture)
 
 
 class Procedural:
@@ -134,6 +182,7 @@ class Procedural:
 
 
 _BUILT_IN: Final[Mapping[str, Builder]] = {
+    "point-mae": PointMaePatches,
     "filter-bank": lambda _: FilterBank(),
     "procedural": Procedural,
     "surface": lambda _: Surface(),
@@ -147,6 +196,8 @@ def build_extractor(name: str, weights: Mapping[str, Tensor]) -> Extractor:
     Raises:
         Poison: No such extractor (the known ones are named), or weights that do not fit.
     """
+    if name.startswith(f"{_TIMM}vit_"):
+        return VisionTokens(name.removeprefix(_TIMM), weights)
     if name.startswith(_TIMM):
         return TimmBackbone(name.removeprefix(_TIMM), weights)
     if name in _BUILT_IN:
@@ -178,6 +229,14 @@ def _image(capture: Capture) -> Tensor:
     image = pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
     valid = torch.isfinite(image).all(0)
     return image if bool(valid.all()) else fill_holes(image, valid)
+
+
+def _between_0_and_1(capture: Capture) -> Tensor:
+    """A picture as networks trained on photographs know it; others at the spread of one."""
+    image = _image(capture)
+    if capture.dtype == np.uint8:
+        return image / 255
+    return 0.45 + 0.225 * (image - image.mean()) / image.std().clamp_min(1e-6)
 
 
 def _evidence(features: Tensor, capture: Capture) -> Tensor:

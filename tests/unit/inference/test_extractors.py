@@ -8,7 +8,7 @@ import torch
 from connectors.errors import Poison
 from inference.extractors import build_extractor, load_weights
 from inference.model.filter_bank import filter_bank_dim
-from inference.model.grid import PATCHES
+from inference.model.grid import GRID, PATCHES
 from inference.model.surface import SURFACE_DIM
 
 RNG = np.random.default_rng(0)
@@ -101,3 +101,34 @@ def test_a_missing_weights_file_is_named(tmp_path) -> None:
     """The path is in the error."""
     with pytest.raises(Poison, match="absent"):
         load_weights(tmp_path / "absent.safetensors")
+
+
+def test_a_vision_transformer_is_an_extractor_of_a_line() -> None:
+    """Tokens of its own grid stand on the common one; the same capture gives the same features."""
+    torch.manual_seed(0)
+    weights = timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict()
+    extractor = build_extractor("timm-vit_tiny_patch16_224", weights)
+    features = extractor.extract(COLOUR)
+    assert features.shape == (PATCHES, 192)
+    assert torch.equal(features[0], features[1 + GRID])  # 4 x 4 patches share a token of 14 x 14
+    assert torch.equal(features, extractor.extract(COLOUR))
+    assert torch.isfinite(extractor.extract(GREY)).all()
+    with pytest.raises(Poison, match=r"norm\.weight"):
+        build_extractor("timm-vit_tiny_patch16_224", weights | {"norm.weight": torch.ones(3)})
+
+
+def test_point_mae_is_an_extractor_of_a_line_whatever_its_units(authors_state) -> None:
+    """Clouds in millimetres and in metres give the same features; holes give none."""
+    extractor = build_extractor("point-mae", authors_state("PointTransformer", gain=1.0))
+    scan = cloud()
+    scan[:40, :40] = np.nan
+    features = extractor.extract(scan)
+    assert features.shape == (PATCHES, 768)
+    lacking = ~torch.isfinite(features).all(1).view(GRID, GRID)
+    assert lacking[:8, :8].all()
+    assert not lacking[26:, 26:].any()
+    # Not to the digit: rounding decides which of equally far points becomes a centre.
+    apart = (extractor.extract(scan / 1000) - features).nan_to_num(0.0)
+    assert apart.norm() < 0.1 * features.nan_to_num(0.0).norm()
+    with pytest.raises(Poison, match="point-mae: weights do not fit"):
+        build_extractor("point-mae", {})
