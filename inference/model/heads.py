@@ -1,7 +1,7 @@
 """Feature-to-Feature heads: what the absent modality's features would be, patch by patch.
 
-Source: Sui et al., "Cross-modal distillation for incomplete multimodal anomaly detection" (CMDIAD),
-arXiv:2405.13571. A head is a function of what is there: it adds no information, only a better
+Source: Sui et al., "Incomplete multimodal industrial anomaly detection via cross-modal
+distillation" (CMDIAD), arXiv:2405.13571. A head is a function of what is there: it adds no information, only a better
 metric.
 """
 

@@ -3,8 +3,8 @@
 Each head is one direction, of any source and any target, so a product with N modalities has one for
 each ordered pair that it uses. Its parameters have the authors' names as far as they go.
 
-Source: Sui et al., "Cross-modal distillation for incomplete multimodal anomaly detection" (CMDIAD),
-arXiv:2405.13571, and its published code.
+Source: Sui et al., "Incomplete multimodal industrial anomaly detection via cross-modal
+distillation" (CMDIAD), arXiv:2405.13571, and its published code.
 """
 
 from collections.abc import Mapping
