@@ -67,6 +67,7 @@ def fit_and_add(
     product: str,
     folder: Path | None,
     parts: int,
+    weights: Mapping[str, Path],
     progress: Progress,
 ) -> str:
     """A new bundle of `product` is in the registry; its digest.
@@ -79,12 +80,15 @@ def fit_and_add(
         product: One of its products.
         folder: Captures to fit from; None fits from parts of the virtual plant.
         parts: How many parts of the virtual plant.
+        weights: By modality, the safetensors file of its extractor; where none is given, those of
+            the bundle that judges, if its extractor is the same.
         progress: See `Progress`.
 
     Raises:
-        Poison: There is nothing, or too little, to fit from.
+        Poison: There is nothing, or too little, to fit from, or weights do not fit.
     """
-    from training.fit import fit_product
+    from inference.extractors import load_weights
+    from training.fit import fit_product, known_weights
 
     if folder is not None:
         samples = list(good_folder_samples(line, product=product, folder=folder))
@@ -102,6 +106,8 @@ def fit_and_add(
         out=settings.data_folder / "fitted",
         parents=ancestors,
         progress=progress,
+        weights=known_weights(line, None if before is None else registry.load(before.digest))
+        | {name: load_weights(file) for name, file in weights.items()},
     )
     digest = registry.add(path)
     if before is None:

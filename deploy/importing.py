@@ -196,6 +196,7 @@ def _fit_if_needed(
         product=given.product,
         folder=given.folder,
         parts=0,
+        weights={},
         progress=lambda _stage, _done: None,
     )
     on_progress(f"bundle {digest[:12]} judges {given.product}")

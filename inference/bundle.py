@@ -106,6 +106,8 @@ class Bundle:
     manifest: Manifest
     model: ProductModel
     extractors: Mapping[str, Extractor]
+    extractor_weights: Mapping[str, Mapping[str, Tensor]]
+    """By modality, what its extractor was built from."""
 
     @property
     def product(self) -> str:
@@ -131,12 +133,17 @@ class Bundle:
                 "bundle", f"{path / TENSORS} is not what the manifest says; fetch it again"
             )
         tensors = load(data)
-        extractors = {
-            name: build_extractor(entry.modality.extractor, _under(tensors, f"extractor/{name}/"))
-            for name, entry in manifest.eyes.items()
-        }
-        model = _model(manifest, tensors)
-        return cls(digest=digest, manifest=manifest, model=model, extractors=extractors)
+        weights = {name: _under(tensors, f"extractor/{name}/") for name in manifest.eyes}
+        return cls(
+            digest=digest,
+            manifest=manifest,
+            model=_model(manifest, tensors),
+            extractors={
+                name: build_extractor(entry.modality.extractor, weights[name])
+                for name, entry in manifest.eyes.items()
+            },
+            extractor_weights=weights,
+        )
 
 
 def write_bundle(

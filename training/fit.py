@@ -19,6 +19,7 @@ from torch import Tensor
 from connectors.errors import Poison
 from connectors.line import Line
 from inference.bundle import (
+    Bundle,
     EyeEntry,
     Manifest,
     PairEntry,
@@ -61,7 +62,8 @@ def fit_product(
 ) -> Path:
     """Fit everything on the good, complete parts among `samples` and write a bundle below `out`.
 
-    The same samples, line and seed give the same bundle, digest included, on one kind of machine.
+    The same samples, line, seed and weights give the same bundle, digest included, on one kind of
+    machine.
 
     Returns:
         The bundle's folder, ``out/<digest>``.
@@ -73,10 +75,9 @@ def fit_product(
     names = scored_modalities(line, product)
     parted = by_role([s for s in samples if s.label == "good" and set(names) <= s.captures.keys()])
     refuse_few(parted, product=product)
-    weights = packaged_weights(line, names) if weights is None else weights
+    weights = all_weights(line, names, given=weights)
     extractors = {
-        name: build_extractor(line.modalities[name].extractor, weights.get(name, {}))
-        for name in names
+        name: build_extractor(line.modalities[name].extractor, weights[name]) for name in names
     }
     tokens = gather_tokens(
         parted[Role.FIT], extractors, seed=seed, progress=partial(progress, "features")
@@ -107,9 +108,29 @@ def fit_product(
     return write_bundle(out, manifest=manifest, model=model, extractor_weights=weights)
 
 
-def packaged_weights(line: Line, names: Iterable[str]) -> dict[str, dict[str, Tensor]]:
-    """What the built-in extractors of these modalities hold, for the bundle to keep."""
-    return {name: default_weights(line.modalities[name].extractor) for name in names}
+def all_weights(
+    line: Line, names: Iterable[str], *, given: ExtractorWeights | None
+) -> dict[str, Mapping[str, Tensor]]:
+    """What the extractors of these modalities hold, for the bundle to keep.
+
+    Where none are given, the packaged ones of a built-in extractor.
+    """
+    given = given or {}
+    return {
+        name: given[name] if name in given else default_weights(line.modalities[name].extractor)
+        for name in names
+    }
+
+
+def known_weights(line: Line, before: Bundle | None) -> dict[str, Mapping[str, Tensor]]:
+    """The weights of the bundle that judges, for each modality whose extractor is the same."""
+    if before is None:
+        return {}
+    return {
+        name: before.extractor_weights[name]
+        for name, entry in before.manifest.eyes.items()
+        if name in line.modalities and line.modalities[name].extractor == entry.modality.extractor
+    }
 
 
 def used_samples(parted: Mapping[Role, Sequence[PartSample]]) -> list[PartSample]:

@@ -26,6 +26,7 @@ from inference.serve import join_ray, swap, wanted_replicas
 from training.archive import Archive
 from training.datasets import PartSample, Role, by_role, role_of, scored_modalities
 from training.evaluate import Report, SubsetReport, evaluate
+from training.fit import known_weights
 from training.naturally_missing import by_subset, hold_against_masked, natural_score
 from training.tables import CharacterisedPart
 from training.tasks import fit_by_tasks, run_tasks, stored_samples
@@ -220,6 +221,7 @@ class _Night:
                 seed=seed,
                 parents=ancestors,
                 progress=self._progress,
+                weights=known_weights(self._line, self._judging()),
             )
             if missing:
                 scored = run_tasks(
@@ -232,6 +234,10 @@ class _Night:
                 natural = by_subset(missing, scored)
                 path = hold_against_masked(path, folder=Path(folder), natural=natural)
             return self._registry.add(path)
+
+    def _judging(self) -> Bundle | None:
+        """The champion, as far as the registry still holds it."""
+        return None if self._champion is None else self._registry.load(self._champion)
 
     def _ancestors(self) -> tuple[str, ...]:
         """The champion and what it descends from, as far as the registry still holds them."""

@@ -22,11 +22,12 @@ from training.calibrate import calibrated, complete_maps, tuned
 from training.datasets import PartSample, Role, by_role, scored_modalities
 from training.distill import FittedPair, fit_pair
 from training.fit import (
+    ExtractorWeights,
     StageProgress,
+    all_weights,
     assembled,
     describe,
     eye_of,
-    packaged_weights,
     refuse_few,
     sample_digest,
     used_samples,
@@ -101,6 +102,7 @@ def fit_by_tasks(
     seed: int,
     parents: Sequence[str],
     progress: StageProgress,
+    weights: ExtractorWeights | None = None,
 ) -> Path:
     """As `training.fit.fit_product`, and with the same result, on the Ray cluster at hand.
 
@@ -110,7 +112,7 @@ def fit_by_tasks(
     names = scored_modalities(line, product)
     parted = by_role([s for s in samples if s.label == "good" and set(names) <= s.captures.keys()])
     refuse_few(parted, product=product)
-    weights = packaged_weights(line, names)
+    weights = all_weights(line, names, given=weights)
     extractors = {
         name: build_extractor(line.modalities[name].extractor, weights[name]) for name in names
     }

@@ -33,6 +33,23 @@ def read_settings_quietly() -> "Settings":
     return settings
 
 
+def pairs(given: list[str] | None, option: str) -> dict[str, str]:
+    """``rgb=point-mae`` and the like, by the name before the sign.
+
+    Raises:
+        typer.BadParameter: One of them is no such pair.
+    """
+    found = {}
+    for each in given or ():
+        name, sign, value = each.partition("=")
+        if not (name and sign and value):
+            import typer
+
+            raise typer.BadParameter(f"{option} {each}: give MODALITY=VALUE, such as rgb=random")
+        found[name] = value
+    return found
+
+
 @contextmanager
 def stage_bars() -> "Iterator[Callable[[str, str, float], None]]":
     """Progress bars on stderr: one for each product and stage."""

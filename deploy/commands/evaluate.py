@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from deploy.commands.common import read_settings, stage_bars
+from deploy.commands.common import pairs, read_settings, stage_bars
 
 if TYPE_CHECKING:
     from connectors.line import Line
@@ -103,8 +103,8 @@ def evaluate(
             seeds=tuple(range(seed, seed + seeds)),
             epochs=epochs,
             share=bank_share,
-            eyes=_pairs(eye, "--eye"),
-            weights=_pairs(weights, "--weights"),
+            eyes=pairs(eye, "--eye"),
+            weights=pairs(weights, "--weights"),
             device=device,
             quick=quick,
             out=folder,
@@ -195,17 +195,6 @@ def _needed(root: Path | None, kind: Kind) -> Path:
     if root is None:
         raise typer.BadParameter("name where the parts are, such as --root objects/capsule")
     return root
-
-
-def _pairs(given: list[str] | None, option: str) -> dict[str, str]:
-    """``rgb=point-mae`` and the like, by the name before the sign."""
-    found = {}
-    for each in given or ():
-        name, sign, value = each.partition("=")
-        if not (name and sign and value):
-            raise typer.BadParameter(f"{option} {each}: give MODALITY=VALUE, such as rgb=random")
-        found[name] = value
-    return found
 
 
 def _plant_line(path: Path | None) -> "Line":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from deploy.commands.common import read_settings, stage_bars
+from deploy.commands.common import pairs, read_settings, stage_bars
 from deploy.commands.convert import convert
 from deploy.commands.evaluate import evaluate
 from deploy.commands.pretrain import pretrain
@@ -53,6 +53,10 @@ def fit(
     parts: Annotated[
         int, typer.Option(min=100, max=100_000, help="Good parts of the virtual plant to fit from.")
     ] = PARTS_DEFAULT,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(help="MODALITY=FILE.safetensors of an extractor such as point-mae."),
+    ] = None,
     line: LineFile = None,
     as_json: AsJson = False,
 ) -> None:
@@ -77,6 +81,7 @@ def fit(
             product=product,
             folder=folder,
             parts=parts,
+            weights={name: Path(file) for name, file in pairs(weights, "--weights").items()},
             progress=partial(progress, product),
         )
     if as_json:

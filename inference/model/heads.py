@@ -1,8 +1,8 @@
 """Feature-to-Feature heads: what the absent modality's features would be, patch by patch.
 
 Source: Sui et al., "Incomplete multimodal industrial anomaly detection via cross-modal
-distillation" (CMDIAD), arXiv:2405.13571. A head is a function of what is there: it adds no information, only a better
-metric.
+distillation" (CMDIAD), arXiv:2405.13571. A head is a function of what is there: it adds no
+information, only a better metric.
 """
 
 from typing import Final

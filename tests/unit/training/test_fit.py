@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from connectors.errors import Poison
+from connectors.line import Modality
 from inference.bundle import MANIFEST, TENSORS, Bundle
 from inference.model.grid import PATCHES
 from inference.model.product import ImageScores, subsets_of
@@ -16,7 +17,7 @@ from training.calibrate import HALLUCINATED_WEIGHTS, complete_maps, subset_score
 from training.datasets import Role, by_role
 from training.distill import fit_pair
 from training.evaluate import evaluate
-from training.fit import data_digest, fit_product, sample_digest
+from training.fit import all_weights, data_digest, fit_product, known_weights, sample_digest
 
 
 def quiet(_stage: str, _done: float) -> None:
@@ -194,3 +195,23 @@ def test_a_report_needs_labelled_complete_parts(bundle, make_sample) -> None:
     """Nothing to judge is an error, not an empty report."""
     with pytest.raises(Poison, match="label"):
         evaluate(bundle, [replace(make_sample(1), label=None)], false_reject_rate=0.05)
+
+
+def test_the_weights_of_an_extractor_go_on_with_the_line(bundle_path, small_line) -> None:
+    """A later fit has those of the bundle before, as long as the extractor is the same one."""
+    before = Bundle.load(bundle_path)
+    weights = {"layer": torch.ones(2)}
+    before = replace(before, extractor_weights={"rgb": weights, "scan": {}})
+    kept = replace(
+        before,
+        manifest=before.manifest.model_copy(
+            update={"eyes": {name: before.manifest.eyes[name] for name in ("rgb", "scan")}}
+        ),
+    )
+    assert known_weights(small_line, kept) == {"rgb": weights, "scan": {}}
+    other = small_line.modalities | {"rgb": Modality(kind="image", units="1", extractor="other")}
+    changed = small_line.model_copy(update={"modalities": other})
+    assert known_weights(changed, kept) == {"scan": {}}
+    assert known_weights(small_line, None) == {}
+    given = all_weights(small_line, ["rgb", "scan"], given={"rgb": weights})
+    assert given == {"rgb": weights, "scan": {}}
