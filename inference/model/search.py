@@ -17,6 +17,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from inference.model.dense import linear
+
 GROUP: Final = 16
 """Rows that are kept or ruled out together."""
 GROUPS_MAX: Final = 64
@@ -146,7 +148,7 @@ class WideIndex:
         highest = []
         for start in range(0, len(self.rows), _BLOCK):
             rows = self.rows[start : start + _BLOCK] - self.centre
-            affinity = centred @ rows.t() - rows.square().sum(1) / 2 - square
+            affinity = linear(centred, rows) - rows.square().sum(1) / 2 - square
             affinity[:, max(self.count - start, 0) :] = -_AWAY  # what only fills the block
             highest.append(affinity.view(len(queries), -1, GROUP).amax(2))
         found = torch.cat(highest, dim=1)

@@ -50,7 +50,7 @@ class ExtractorEye:
             held = cloud.ne(0).all(2, keepdim=True)
             features = self._extractor.extract(torch.where(held, cloud, torch.nan).numpy())
         measured = torch.isfinite(features).all(1)
-        return Patches.on_foreground(features.nan_to_num(0.0), measured)
+        return Patches.on_foreground(features[measured], measured)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

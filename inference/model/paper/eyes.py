@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from inference.model.dense import linear
 from inference.model.paper.patches import Patches
 from inference.model.paper.point_mae import PointMae
 from inference.model.paper.points import Clouds
@@ -54,7 +55,9 @@ class CloudEye:
             groups = self.network(clouds)
             operator = pooling_operator(clouds, groups.centres)
             for matrix, features in zip(operator[:count], groups.features, strict=False):
-                found.append(Patches.on_foreground(matrix @ features, matrix.any(1)))
+                foreground = matrix.any(1)
+                values = linear(matrix[foreground], features.t().contiguous())
+                found.append(Patches.on_foreground(values, foreground))
         return found
 
 

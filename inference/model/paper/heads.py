@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from inference.model.dense import Dense
 from inference.model.paper.losses import Loss
 
 Kind = Literal["f2f", "f2i", "i2f"]
@@ -79,9 +80,9 @@ class FeatureToFeature(nn.Module):
         super().__init__()
         hidden = int(source_dim * hidden_ratio)
         self.norm = nn.LayerNorm(source_dim)
-        self.fc1 = nn.Linear(source_dim, hidden)
-        self.fc2 = nn.Linear(hidden, hidden)
-        self.fc3 = nn.Linear(hidden, target_dim)
+        self.fc1 = Dense(source_dim, hidden)
+        self.fc2 = Dense(hidden, hidden)
+        self.fc3 = Dense(hidden, target_dim)
         self.final_gelu = final_gelu
 
     def forward(

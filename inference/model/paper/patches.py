@@ -11,6 +11,7 @@ from typing import Self
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
+from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +33,18 @@ class Patches:
 
     @classmethod
     def on_foreground(
-        cls, dense: Float[Tensor, "places dim"], foreground: Bool[Tensor, " places"]
+        cls, values: Float[Tensor, "held dim"], foreground: Bool[Tensor, " places"]
     ) -> Self:
-        """A grid whose background, the places outside `foreground`, is one vector of zeros."""
-        if bool(foreground.all()):
-            return cls.all_of(dense)
-        background = torch.zeros_like(dense[:1])
+        """A grid whose background, the places outside `foreground`, is one vector of zeros.
+
+        Args:
+            values: One vector for each place of the foreground.
+            foreground: Which places those are.
+        """
+        if len(values) == len(foreground):
+            return cls.all_of(values)
         number = foreground.cumsum(0) * foreground  # 0, the background, or from 1 on
-        return cls(torch.cat([background, dense[foreground]]), number)
+        return cls(F.pad(values, (0, 0, 1, 0)), number)
 
     @property
     def grid(self) -> int:

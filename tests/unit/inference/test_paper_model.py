@@ -67,7 +67,7 @@ def test_patches_stand_for_the_dense_grid() -> None:
     dense = randn(16, DIM)
     foreground = torch.arange(16) % 3 != 0
     dense[~foreground] = 0
-    patches = Patches.on_foreground(dense, foreground)
+    patches = Patches.on_foreground(dense[foreground], foreground)
     assert len(patches.values) == int(foreground.sum()) + 1
     assert torch.equal(patches.dense(), dense)
     finer = patches.at_grid(8).dense().t().view(DIM, 8, 8)

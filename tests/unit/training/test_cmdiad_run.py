@@ -35,7 +35,8 @@ class Mosaic:
     def see(self, inputs: Tensor) -> list[Patches]:
         self.looked += len(inputs)
         pooled = F.adaptive_avg_pool2d(inputs, self.grid).flatten(2).transpose(1, 2)
-        return [Patches.on_foreground(each, each.abs().sum(1) > 0.2) for each in pooled]
+        held = [each.abs().sum(1) > 0.2 for each in pooled]
+        return [Patches.on_foreground(e[h], h) for e, h in zip(pooled, held, strict=True)]
 
 
 class Discs:
