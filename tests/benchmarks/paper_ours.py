@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from inference.model.bank import Bank
+from inference.model.dense import linear
 from inference.model.paper.eyes import CloudEye, ImageEye
 from inference.model.paper.fusion import LinearFusion
 from inference.model.paper.heads import FeatureToFeature, from_authors
@@ -160,7 +161,9 @@ class Ours:
         with stage("interpolation"):
             matrix = pooling_operator(clouds, chosen)[0]
         with stage("scatter and pool"):
-            return Patches.on_foreground(matrix @ features, matrix.any(1)).values
+            foreground = matrix.any(1)
+            values = linear(matrix[foreground], features.t().contiguous())
+            return Patches.on_foreground(values, foreground).values
 
 
 def _searched(memory: Memory, patches: Patches, stage: formula.Stage, *, of: str) -> Searched:
