@@ -9,7 +9,7 @@ from typing import Final
 import typer
 
 from connectors.errors import HololineError, Poison
-from deploy.commands import data, dlq, line, model, run, setup, verdicts
+from deploy.commands import bench, data, dlq, line, model, run, setup, verdicts
 
 EXIT_POISON: Final = 2
 EXIT_FAILED: Final = 1
@@ -37,6 +37,7 @@ app.add_typer(line.app, name="line")
 app.add_typer(model.app, name="model")
 app.add_typer(data.app, name="data")
 app.add_typer(dlq.app, name="dlq")
+app.add_typer(bench.app, name="bench")
 
 
 def main() -> None:

@@ -27,6 +27,8 @@ MIXES: Final[Mapping[str, tuple[int, int, int]]] = {
 
 _WARM_UPS: Final = 2
 _TURNS_MIN: Final = 2
+_STAGED: Final = 10
+"""Turns that measure stages too; the others leave the time to the whole, whose tail is asked for."""
 
 Batch = list[dict[str, Tensor]]
 """The inputs of each subset; each is judged on its own."""
@@ -145,7 +147,7 @@ class _Taken:
 class Course:
     """Measures one mix and batch in every precision; precisions take turns.
 
-    Each turn judges the batch twice: as it is, which gives the time of the whole, and with its
+    The first turns judge the batch twice: as it is, which gives the time of the whole, and with its
     stages measured, which waits for the device between them.
     """
 
@@ -172,7 +174,8 @@ class Course:
                 break
             for precision, model in self.models.items():
                 whole[precision].append(self._whole(model, batch))
-                staged[precision].append(self._staged(model, batch, precision))
+                if turn < _STAGED:
+                    staged[precision].append(self._staged(model, batch, precision))
         return [
             self._case(
                 (mix, precision, batch),

@@ -3,9 +3,11 @@
 How bank rows are made, and why it is fair: real rows are features of other good parts, thinned to a
 coreset. So rows come from the same networks on other synthetic parts, of other poses, textures and
 noise: each is a random blend of the features that two such parts have at one place of the grid,
-plus a little isotropic noise. Rows are thus distinct, on the same manifold as the queries, and none
-comes from a queried part. Background of the cloud's eye is one constant vector and stands in the
-bank once, as a coreset leaves it.
+plus a little isotropic noise. Places are drawn in proportion to how far the two are apart, as a
+coreset takes many rows where features vary and few where they hardly do, such as the background of
+images; that of clouds is one constant vector and stands in the bank once. Rows are thus distinct,
+on the same manifold as the queries, and none comes from a queried part; they lie closer together
+than those of a coreset, which makes the nearest harder to tell.
 """
 
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ _RADIUS_PX: Final = 62.0
 _TUBE_PX: Final = 27.8
 _DISTANCE_M: Final = 0.5
 _NOISE: Final = 0.1
-"""Isotropic noise of a bank row, as a part of the typical distance between the blended two."""
+"""Isotropic noise of a bank row, as a part of the distance between the blended two."""
 
 _COLOUR_MEAN: Final = np.array([0.485, 0.456, 0.406])
 _COLOUR_STD: Final = np.array([0.229, 0.224, 0.225])
@@ -89,17 +91,16 @@ def make_rows(nominal: list[Tensor], count: int, *, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
     pool = torch.stack(nominal).cpu()
     constant = (pool == pool[:1, :1]).all(dim=2)
-    parts, places = (~constant).nonzero(as_tuple=True)
-    first = torch.randint(len(parts), (count,), generator=generator)
-    place = places[first]
-    other = (parts[first] + torch.randint(1, len(pool), (count,), generator=generator)) % len(pool)
-    other = torch.where(constant[other, place], parts[first], other)
+    turned = pool.roll(-1, dims=0)
+    spread = (pool - turned).norm(dim=2) * ~(constant | constant.roll(-1, dims=0))
+    weights = spread.flatten().double()
+    first = torch.multinomial(weights, count, replacement=True, generator=generator)
     share = torch.rand(count, 1, generator=generator)
-    from_one, from_other = pool[parts[first], place], pool[other, place]
-    apart = (from_one - from_other).norm(dim=1).median()
-    jitter = torch.randn(count, pool.shape[2], generator=generator)
-    jitter *= _NOISE * apart / pool.shape[2] ** 0.5
-    rows = torch.lerp(from_one, from_other, share) + jitter
+    jitter = torch.randn(count, pool.shape[2], generator=generator) / pool.shape[2] ** 0.5
+    jitter *= _NOISE * spread.flatten()[first, None]
+    rows: Tensor = (
+        torch.lerp(pool.flatten(0, 1)[first], turned.flatten(0, 1)[first], share) + jitter
+    )
     if constant.any():
         rows[0] = pool[constant][0]
     return rows
