@@ -28,7 +28,7 @@ MIXES: Final[Mapping[str, tuple[int, int, int]]] = {
 _WARM_UPS: Final = 2
 _TURNS_MIN: Final = 2
 _STAGED: Final = 10
-"""Turns that measure stages too; the others leave the time to the whole, whose tail is asked for."""
+"""Turns that measure stages too; the others leave their time to the whole, whose tail is wanted."""
 
 Batch = list[dict[str, Tensor]]
 """The inputs of each subset; each is judged on its own."""
