@@ -15,13 +15,14 @@ from inference.model.bank import Bank
 from inference.model.paper.eyes import CloudEye
 from inference.model.paper.group_encoder import GroupEncoder
 from inference.model.paper.heads import OURS, Kind, build_head
-from inference.model.paper.model import PaperModel
+from inference.model.paper.model import Eye, PaperModel
+from inference.model.paper.patches import Patches
 from inference.model.paper.point_mae import PointMae
 from inference.model.paper.vit import VisionTransformer
 from inference.model.search import WideIndex
 from training.bench_score import costs
 from training.bench_score.bench import Order, figures, measure
-from training.bench_score.cases import MIXES, counts, judge, make_batch, percentile
+from training.bench_score.cases import MIXES, counts, invariance, judge, make_batch, percentile
 from training.bench_score.costs import Work
 from training.bench_score.machine import Machine
 from training.bench_score.product import (
@@ -194,6 +195,28 @@ def test_functions_are_as_they_were_after_an_error(product: PaperModel, inputs) 
     ):
         judge(product, [{"cloud": torch.zeros_like(inputs["cloud"])}])
     assert CloudEye.see is kept
+
+
+class Leaky:
+    """An eye whose patches know what is beside them."""
+
+    def __init__(self, eye: Eye) -> None:
+        self.eye, self.dim = eye, eye.dim
+
+    def see(self, inputs: torch.Tensor) -> list[Patches]:
+        return self.eye.see(inputs + 1e-3 * inputs.mean(0))
+
+
+def test_a_part_that_knows_its_neighbours_is_found_out(product: PaperModel, inputs) -> None:
+    """The check says so when the results of a batch are not those of its parts alone."""
+    leaky = replace(product, eyes=product.eyes | {"image": Leaky(product.eyes["image"])})
+    honest = invariance(product, inputs, size=2, precision="fp32")
+    found = invariance(leaky, inputs, size=2, precision="fp32")
+    assert honest.alone_equal
+    assert honest.other_neighbours_equal
+    assert not found.alone_equal
+    assert not found.other_neighbours_equal
+    assert found.alone_difference > 0 == honest.alone_difference
 
 
 def test_low_precision_changes_networks_and_not_searches(product: PaperModel, inputs) -> None:
