@@ -5,7 +5,6 @@ the authors blur theirs. What a comparison needs besides (patches at every place
 units) is made afterwards and not timed.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -106,6 +105,28 @@ class Searched:
 
 
 @dataclass(frozen=True, slots=True)
+class Judged:
+    """The profile's answer about one part."""
+
+    score: Tensor
+    pixels: Tensor
+    own: Searched
+    hallucinated: Searched
+    fitted: formula.Memory
+
+    @property
+    def undecided(self) -> dict[str, float]:
+        """Share of different patches that low precision could not decide, by bank."""
+        found = {"own": self.own.found, "hallucinated": self.hallucinated.found}
+        return {name: each.fallbacks / len(each.rows) for name, each in found.items()}
+
+    def verdict(self) -> formula.Verdict:
+        """The same in the authors' words."""
+        own, hallucinated = (each.comparable(self.fitted) for each in (self.own, self.hallucinated))
+        return formula.Verdict(self.score, self.pixels, own, hallucinated)
+
+
+@dataclass(frozen=True, slots=True)
 class Ours:
     """The model, and what it is to judge."""
 
@@ -118,8 +139,8 @@ class Ours:
         return cls(make_model(scene), scene)
 
     @torch.no_grad()
-    def judge(self, present: str, stage: formula.Stage) -> Callable[[], formula.Verdict]:
-        """Judge the part by one of its sensors; what is returned makes the verdict comparable."""
+    def judge(self, present: str, stage: formula.Stage) -> Judged:
+        """Judge the part by one of its sensors."""
         absent, fitted = OTHER[present], getattr(self.scene, present)
         inputs = self.inputs(present)
         with stage(f"{present} eye"):
@@ -133,9 +154,7 @@ class Ours:
             fusion = self.model.fusions[present]
             score = fusion.image({present: own.score, absent: hallucinated.score})
             pixels = fusion.pixels({present: own.pixels, absent: hallucinated.pixels})
-        return lambda: formula.Verdict(
-            score, pixels, own.comparable(fitted), hallucinated.comparable(fitted)
-        )
+        return Judged(score, pixels, own, hallucinated, fitted)
 
     def inputs(self, present: str) -> Tensor:
         """The part as a batch of one, channels first."""

@@ -3,10 +3,13 @@
 How bank rows are made, and why it is fair: real rows are features of other good parts, thinned to a
 coreset. So rows come from the same networks on other synthetic parts, of other poses, textures and
 noise: each is a random blend of the features that two such parts have at one place of the grid,
-plus a little isotropic noise. Rows are thus distinct, on the same manifold as the queries, and none
-comes from the queried part. Background of the point eye is one constant vector and stands in the
-bank once, as a coreset leaves it. The kind "gaussian" is the hardest: independent rows of the
-features' mean and deviation, nearly equally far from every query.
+plus a little isotropic noise. Places are drawn in proportion to the square of how far the two are
+apart: a coreset takes many rows where features vary and few where they hardly do, such as the
+background of images; that of clouds is one constant vector and stands in the bank once. Rows are
+thus distinct, on the same manifold as the queries, and none comes from the queried part; they lie
+closer together than those of a coreset, which makes the nearest harder to tell. The kind "gaussian"
+has independent rows of the features' mean and deviation, far from every query and nearly equally
+so.
 """
 
 from dataclasses import dataclass
@@ -27,7 +30,7 @@ _RADIUS_PX: Final = 62.0
 _TUBE_PX: Final = 27.8
 _DISTANCE_M: Final = 0.5
 _NOISE: Final = 0.1
-"""Isotropic noise of a bank row, as a part of the typical distance between the blended two."""
+"""Isotropic noise of a bank row, as a part of the distance between the blended two."""
 
 _COLOUR_MEAN: Final = np.array([0.485, 0.456, 0.406])
 _COLOUR_STD: Final = np.array([0.229, 0.224, 0.225])
@@ -147,17 +150,14 @@ def make_rows(nominal: list[Tensor], count: int, *, kind: BankKind, seed: int) -
     if kind == "gaussian":
         seen = pool[~constant]
         return torch.randn(count, pool.shape[2], generator=generator) * seen.std() + seen.mean()
-    parts, places = (~constant).nonzero(as_tuple=True)
-    first = torch.randint(len(parts), (count,), generator=generator)
-    place = places[first]
-    other = (parts[first] + torch.randint(1, len(pool), (count,), generator=generator)) % len(pool)
-    other = torch.where(constant[other, place], parts[first], other)
+    turned = pool.roll(-1, dims=0)
+    spread = (pool - turned).norm(dim=2) * ~(constant | constant.roll(-1, dims=0))
+    likely = spread.flatten().double().square()
+    first = torch.multinomial(likely, count, replacement=True, generator=generator)
     share = torch.rand(count, 1, generator=generator)
-    from_one, from_other = pool[parts[first], place], pool[other, place]
-    apart = (from_one - from_other).norm(dim=1).median()
-    jitter = torch.randn(count, pool.shape[2], generator=generator)
-    jitter *= _NOISE * apart / pool.shape[2] ** 0.5
-    rows = torch.lerp(from_one, from_other, share) + jitter
+    jitter = torch.randn(count, pool.shape[2], generator=generator) / pool.shape[2] ** 0.5
+    jitter *= _NOISE * spread.flatten()[first, None]
+    rows = torch.lerp(pool.flatten(0, 1)[first], turned.flatten(0, 1)[first], share) + jitter
     if constant.any():
         rows[0] = pool[0, 0]
     return rows
