@@ -110,7 +110,7 @@ def keep_category(
     kept = KeptCategory(category=category, splits=splits, skipped=skipped, costs=costs)
     counts = {split: len(parts) for split, parts in splits.items()}
     good = sum(not part.defective for part in splits["test"])
-    if counts["train"] < 2 or good < 1 or good == counts["test"]:
+    if min(counts["train"], counts["validation"]) < 2 or good < 1 or good == counts["test"]:
         raise Poison(category, f"{counts} parts, {good} good ones to test on: too few of some")
     return kept
 

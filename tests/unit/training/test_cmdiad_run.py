@@ -48,7 +48,7 @@ class Discs:
         return ("disc", "ring")
 
     def parts(self, category, split, skipped):
-        counts = {"train": 3, "validation": 2, "test": 4}
+        counts = {"train": 3, "validation": 3, "test": 4}
         skipped.setdefault("broken file", []).append(f"{category}/{split}/007")
         for number in range(counts[split]):
             yield self.part(category, split, number)
