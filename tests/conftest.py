@@ -1,8 +1,9 @@
 """What tests share: servers that start when first asked for, and a small line with its bundle."""
 
-import json
+import importlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,54 +16,29 @@ from deploy.embedded import EmbeddedStack
 MakePart = Callable[..., "PartSample"]  # noqa: F821 - imported where the fixture runs
 
 
-GOLDEN = Path(__file__).parent / "golden"
+BENCHMARKS = Path(__file__).parent / "benchmarks"
 
 
 @pytest.fixture(scope="session")
-def golden() -> Callable[[str], Mapping[str, Any]]:
+def golden_vectors() -> ModuleType:
+    """What reads the golden files; it lies beside the table of parity, which runs as a script."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARKS))
+        return importlib.import_module("golden_vectors")
+
+
+@pytest.fixture(scope="session")
+def golden(golden_vectors: ModuleType) -> Callable[[str], Mapping[str, Any]]:
     """Reads the arrays of one golden file, such as ``a_group``."""
-    return lambda name: dict(np.load(GOLDEN / f"{name}.npz"))
+    return golden_vectors.arrays
 
 
 @pytest.fixture(scope="session")
-def authors_state() -> Callable[..., dict[str, "torch.Tensor"]]:  # noqa: F821 - heavy
-    """Returns a maker of the state of a network of the authors, under their names.
-
-    It takes a key of ``parameter_order`` in the index, and the gain; the recipe is in the index.
-    """
-    import torch
-
-    order = json.loads((GOLDEN / "index.json").read_text())["parameter_order"]
-
-    def make(network: str, *, gain: float) -> dict[str, torch.Tensor]:
-        return {
-            name: torch.from_numpy(_hash_filled(shape, name=name, number=number, gain=gain))
-            for number, (name, shape) in enumerate(order[network])
-        }
-
-    return make
-
-
-def _hash_filled(
-    shape: list[int], *, name: str, number: int, gain: float
-) -> "np.ndarray[Any, np.dtype[np.float32]]":
-    """The weights of one tensor by exact integer arithmetic modulo 2**32."""
-    count = int(np.prod(shape))
-    low = np.uint64(0xFFFFFFFF)
-    h = ((np.arange(count, dtype=np.uint64) + 1) * np.uint64(0x9E3779B1)) & low
-    h ^= np.uint64(((number + 1) * 0x85EBCA77) & 0xFFFFFFFF)
-    for shift, factor in ((15, 0x2C1B3C6D), (12, 0x297A2D39)):
-        h ^= h >> np.uint64(shift)
-        h = (h * np.uint64(factor)) & low
-    h ^= h >> np.uint64(15)
-    u = h.astype(np.float64) / 2**32 * 2 - 1
-    if len(shape) >= 2:
-        u = gain * np.sqrt(6 / (count / shape[0])) * u
-    elif name.endswith("weight"):
-        u = 1 + 0.1 * u
-    else:
-        u = 0.05 * u
-    return u.astype(np.float32).reshape(shape)
+def authors_state(
+    golden_vectors: ModuleType,
+) -> Callable[..., dict[str, "torch.Tensor"]]:  # noqa: F821 - heavy
+    """Makes the state of a network of the authors, under their names."""
+    return golden_vectors.authors_state
 
 
 @pytest.fixture(scope="session")
