@@ -176,10 +176,11 @@ class Scene:
     def hardness(self, scored: formula.Scored, name: str) -> float:
         """How far the nearest row is, in units of how far the nearest patch of a real part is.
 
-        Medians over all patches that are not in the bank as they are; `name` is of `Patches`.
+        Medians over patches unlike the first, which is the background of clouds; `name` is of
+        `Patches`.
         """
         nominal = torch.cat([getattr(each, name) for each in self.nominal])
-        unlike = scored.distances > 0
+        unlike = (scored.patches != scored.patches[0]).any(dim=1)
         apart = torch.cdist(scored.patches[unlike], (nominal - self.cloud.mean) / self.cloud.std)
         return float(scored.distances[unlike].median() / apart.amin(dim=1).median())
 
