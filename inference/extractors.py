@@ -2,11 +2,13 @@
 
 Built in: ``filter-bank`` and ``procedural`` (images, thermograms, height maps), ``surface`` and
 ``fpfh`` (organised clouds, height maps); with weights from a safetensors file ``timm-<model>``
-(images; a convolutional network or a vision transformer) and ``point-mae`` (organised clouds).
+(images; a convolutional network or a vision transformer), ``point-mae`` and ``point-mae-running``
+(organised clouds).
 Others plug in by the entry-point group ``hololine.extractors``: a callable like `Builder`.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final, Protocol
@@ -23,7 +25,7 @@ from inference.model.evening import evened
 from inference.model.filter_bank import filter_bank
 from inference.model.grid import GRID, fill_holes, to_side, unmeasured
 from inference.model.paper.eyes import CloudEye
-from inference.model.paper.point_mae import PointMae
+from inference.model.paper.point_mae import MODES, PointMae
 from inference.model.paper.vit import VisionTransformer, repeat_to_grid
 from inference.model.surface import grid_cloud, surface
 from inference.model.texture_net import STAGES, texture_net
@@ -132,7 +134,7 @@ class VisionTokens:
 
 
 class PointMaePatches:
-    """Point-MAE of the `paper` profile, with the statistics of each capture.
+    """Point-MAE of the `paper` profile, in one of its `MODES`.
 
     A line tells no metres here: the cloud is brought to the extent of a part of MVTec 3D-AD, and as
     far from the origin, whatever its units.
@@ -140,11 +142,12 @@ class PointMaePatches:
 
     alike = True
 
-    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+    def __init__(self, mode: str, weights: Mapping[str, Tensor]) -> None:
+        statistics, scale = MODES[mode]
         try:
-            self._eye = CloudEye(PointMae(weights))
+            self._eye = CloudEye(PointMae(weights, statistics=statistics, scale=scale))
         except (RuntimeError, ValueError) as error:
-            raise Poison("extractor", f"point-mae: {error}") from error
+            raise Poison("extractor", f"{mode}: {error}") from error
 
     def extract(self, capture: Capture) -> Tensor:
         """See `Extractor.extract`."""
@@ -182,7 +185,7 @@ class Procedural:
 
 
 _BUILT_IN: Final[Mapping[str, Builder]] = {
-    "point-mae": PointMaePatches,
+    **{mode: partial(PointMaePatches, mode) for mode in MODES},
     "filter-bank": lambda _: FilterBank(),
     "procedural": Procedural,
     "surface": lambda _: Surface(),

@@ -16,7 +16,7 @@ from inference.model.backbone import from_imagenet
 from inference.model.paper.eyes import CloudEye, ImageEye
 from inference.model.paper.model import Eye
 from inference.model.paper.patches import Patches
-from inference.model.paper.point_mae import PointMae
+from inference.model.paper.point_mae import MODES, PointMae
 from inference.model.paper.vit import DINO, VisionTransformer
 from inference.prepared import SIDE
 from training.cmdiad.sources import Kind
@@ -58,7 +58,8 @@ class Wanted:
     """Which network looks at a modality, and where its weights are.
 
     Args:
-        network: ``point-mae``, a vision transformer of timm, or an extractor of a line.
+        network: ``point-mae`` or ``point-mae-running``, a vision transformer of timm, or an
+            extractor of a line.
         weights: A safetensors file; ``random``; ``hub`` for timm's download; None: what the
             extractor has by itself.
     """
@@ -80,10 +81,12 @@ def make_eye(wanted: Wanted, *, kind: Kind, device: torch.device) -> tuple[Eye, 
     """
     name = wanted.network
     try:
-        if name == POINT_MAE:
+        if name in MODES:
+            statistics, scale = MODES[name]
             state, told = _state(wanted)
             with _drawn():
-                return CloudEye(PointMae(state).to(device)), told
+                network = PointMae(state, statistics=statistics, scale=scale)
+            return CloudEye(network.to(device)), told
         if name.startswith("vit_"):
             state, told = _state(wanted)
             with _drawn():
@@ -115,8 +118,8 @@ def _state(wanted: Wanted) -> tuple[dict[str, Tensor] | None, Weights]:
 def _from_hub(name: str) -> dict[str, Tensor]:
     import timm
 
-    if name == POINT_MAE:
-        raise Poison("weights of point-mae", "timm has none; convert the authors' pretrain.pth")
+    if name in MODES:
+        raise Poison(f"weights of {name}", "timm has none; convert the authors' pretrain.pth")
     try:
         network = timm.create_model(name, pretrained=True, num_classes=0)
     except Exception as error:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,9 +14,6 @@ from inference.model.paper.heads import HeadSettings
 from inference.model.paper.model import GRID, Eye, Hallucinator, Memory, Seen
 from inference.model.paper.patches import Patches
 from training.cmdiad.features import KeptPart
-
-SHARE: Final = 0.1
-"""Of all patches, background included, that stay in a bank."""
 
 Name = Literal[
     "own", "own fine", "f2f", "f2i", "i2f", "f2f other end", "f2f noisy", "own noisy",

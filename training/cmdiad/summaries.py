@@ -7,9 +7,8 @@ weighted sum of these curves: its points lie on the draw's own curve, and only w
 points is taken as straight.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -136,34 +135,6 @@ def summarise(scored: Scored) -> Summary:
         authors=images | authors,
         curves=curves,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class KeptMaps:
-    """Maps and masks in a file, of which one image at a time is read: a `ReadMaps`."""
-
-    path: Path
-
-    def __call__(self, number: int) -> tuple[Map, Mask]:
-        """The map and the mask of image `number`.
-
-        Raises:
-            Poison: The file holds no such image.
-        """
-        with np.load(self.path) as kept:
-            if f"map-{number}" not in kept:
-                raise Poison("maps", f"{self.path} holds no image {number}: keep its maps again")
-            return kept[f"map-{number}"], kept[f"mask-{number}"]
-
-    @classmethod
-    def write(cls, path: Path, pairs: Iterable[tuple[Map, Mask]]) -> "KeptMaps":
-        """The pairs are in `path` (``.npz``), to be read by their number."""
-        arrays: dict[str, NDArray[np.generic]] = {}
-        for number, (scores, mask) in enumerate(pairs):
-            arrays[f"map-{number}"] = scores.astype(np.float32)
-            arrays[f"mask-{number}"] = mask
-        np.savez(path, allow_pickle=False, **arrays)
-        return cls(path)
 
 
 def _thresholds(good: Pixels) -> Pixels:

@@ -26,6 +26,11 @@ HEADS: Final = 6
 LAYERS: Final = (3, 11)
 UNIT_SCALE: Final = 68.0
 """Brings a group of MVTec 3D-AD (radius 3.5 mm) to the radius that Point-MAE has learnt, 0.235."""
+MODES: Final[Mapping[str, tuple[Statistics, float]]] = {
+    "point-mae": ("sample", 1.0),
+    "point-mae-running": ("running", UNIT_SCALE),
+}
+"""By the name of an eye: what batch norm divides by, and the scale that it takes."""
 
 
 @dataclass(frozen=True, slots=True)

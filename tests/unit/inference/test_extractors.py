@@ -130,5 +130,5 @@ def test_point_mae_is_an_extractor_of_a_line_whatever_its_units(authors_state) -
     # Not to the digit: rounding decides which of equally far points becomes a centre.
     apart = (extractor.extract(scan / 1000) - features).nan_to_num(0.0)
     assert apart.norm() < 0.1 * features.nan_to_num(0.0).norm()
-    with pytest.raises(Poison, match="point-mae: weights do not fit"):
-        build_extractor("point-mae", {})
+    with pytest.raises(Poison, match="point-mae-running: weights do not fit"):
+        build_extractor("point-mae-running", {})

@@ -9,7 +9,7 @@ from connectors.errors import Poison
 from training.cmdiad.metrics import IMAGE_AUROC, LIMITS, METRICS, PIXEL_AUROC, RankedPixels
 from training.cmdiad.resampling import MEAN, Resampled
 from training.cmdiad.significance import Comparison, gains
-from training.cmdiad.summaries import KeptMaps, Scored, Summary, summarise
+from training.cmdiad.summaries import Scored, Summary, summarise
 from training.cmdiad.tables import (
     METHODS,
     ClassCount,
@@ -158,16 +158,6 @@ def test_images_without_a_figure_are_refused_by_name(changed, field) -> None:
     with pytest.raises(Poison) as refusal:
         summarise(scored("bagel", "PC", **changed))
     assert refusal.value.field == field
-
-
-def test_maps_kept_in_a_file_are_those_that_were_written(tmp_path) -> None:
-    """A summary from the file is the summary from memory."""
-    made = scored("bagel", "PC")
-    kept = KeptMaps.write(tmp_path / "maps.npz", (made.read(number) for number in range(18)))
-    again = summarise(dataclasses.replace(made, read=kept))
-    assert again.exact == summarise(made).exact
-    with pytest.raises(Poison, match="no image 18"):
-        kept(18)
 
 
 def test_tables_are_laid_out_as_the_published_ones(resampled) -> None:
