@@ -25,7 +25,7 @@ from inference.prepared import (
 )
 from inference.preprocess import Capture
 from training.datasets import PartSample, folder_samples
-from training.published.samples import GOOD, Published, read_image
+from training.published.samples import BROKEN, GOOD, Published, read_image
 
 Kind = Literal["image", "cloud"]
 Split = Literal["train", "validation", "test"]
@@ -115,7 +115,7 @@ class PublishedSource:
                 capture = sample.read()
                 made = prepared(capture.cloud, capture.picture, seed=self.seed, scene=sample.scene)
             except Poison as error:
-                skipped.setdefault(error.reason, []).append(sample.part_id)
+                skipped.setdefault(BROKEN, []).append(f"{sample.part_id}: {error}")
                 continue
             yield Part(
                 key=sample.part_id,
