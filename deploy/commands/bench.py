@@ -107,5 +107,5 @@ def _measure(order: "Order", *, as_json: bool) -> None:
     from training.bench_score.text import as_text
 
     with Console(stderr=True).status("measuring") as status:
-        report = measure(order, tell=lambda what: status.update(f"measuring {what}"))
+        report = measure(order, tell=status.update)
     typer.echo(json.dumps(asdict(report), indent=1) if as_json else as_text(report))

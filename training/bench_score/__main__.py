@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         everything=asked.everything,
         quick=asked.quick,
     )
-    report = measure(order, tell=lambda what: print(f"measuring {what}", file=sys.stderr))  # noqa: T201
+    report = measure(order, tell=lambda what: print(what, file=sys.stderr))  # noqa: T201
     told = json.dumps(asdict(report), indent=1) if asked.json else as_text(report)
     sys.stdout.write(told + "\n")
 

@@ -31,7 +31,7 @@ HEADLINE_BATCH: Final = 16
 
 _QUICK_PATCHES: Final = 4_000
 _ROOM_GIB: Final = 4.0
-_ALONE_AMONG: Final = 4
+_AMONG: Final = 2
 
 Tell = Callable[[str], None]
 
@@ -109,9 +109,9 @@ class Report:
 def measure(order: Order, *, tell: Tell) -> Report:
     """Measure what was ordered; `tell` hears what is being done."""
     order = _filled(order)
-    tell("the machine")
+    tell("measuring the machine")
     machine = measure_machine(order.device, quick=order.quick)
-    tell("a product with its banks")
+    tell("measuring a product with its banks")
     size = QUICK if order.quick else Size()
     size = replace(size, bank_rows=max(16, round(size.bank_rows * order.rows_scale)))
     product = make_product(size, kind=order.head, device=order.device)
@@ -217,8 +217,11 @@ def _cases(
     found = []
     for mix in order.mixes:
         for size in order.batches:
-            tell(f"{mix}, batch {size}")
-            found += course.cases(mix, inputs, size)
+            tell(f"measuring {mix}, batch {size}")
+            cases = course.cases(mix, inputs, size)
+            for case in cases:  # a run that is cut short has told what it knew
+                tell(f"{mix}, batch {size}, {case.precision}: {case.parts_per_s:.2f} parts/s")
+            found += cases
     return found
 
 
@@ -226,8 +229,8 @@ def _invariance(
     order: Order, models: Mapping[Precision, PaperModel], *, tell: Tell
 ) -> list[Invariance]:
     """On a processor one batch tells; on a GPU each of the fixed ones."""
-    tell("whether parts depend on their neighbours")
-    sizes = BATCHES[1:] if order.device == "cuda" else (2 if order.quick else _ALONE_AMONG,)
+    tell("measuring whether parts depend on their neighbours")
+    sizes = BATCHES[1:] if order.device == "cuda" else (_AMONG,)
     inputs = make_inputs(range(max(sizes)), order.device)
     return [
         invariance(model, inputs, size=size, precision=precision)
@@ -242,7 +245,7 @@ def _replica(order: Order, product: PaperModel, *, tell: Tell) -> Replica:
     replica = Replica(networks=networks, banks=banks, computed=networks + REPLICA_CLASSES * one)
     if not order.classes:
         return replica
-    tell(f"a replica of {order.classes} classes")
+    tell(f"measuring a replica of {order.classes} classes")
     if (order.classes - 1) * one + _ROOM_GIB > free_gib(order.device):
         return replace(replica, measured="they do not fit")
     others = [another_class(product) for _ in range(order.classes - 1)]

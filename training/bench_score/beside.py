@@ -38,10 +38,10 @@ def measure_beside(
     device: str, *, rows: int, kinds: tuple[Kind, ...] = get_args(Kind), tell: Callable[[str], None]
 ) -> list[Beside]:
     """The exact coreset of a tenth of so many rows, and the fit of each kind of heads."""
-    tell(f"the coreset of {rows} rows")
+    tell(f"measuring the coreset of {rows} rows")
     found = [_coreset(device, rows)]
     for kind in kinds:
-        tell(f"the fit of {kind}")
+        tell(f"measuring the fit of {kind}")
         found.append(_fit(kind, device))
     return found
 
