@@ -36,6 +36,15 @@ class PlainIndex:
         """Lay `rows` out."""
         return cls(rows, rows.t().contiguous(), rows.square().sum(1) / 2)
 
+    @property
+    def count(self) -> int:
+        """Rows of the bank."""
+        return len(self.rows)
+
+    def at(self, rows: Int[Tensor, "*some"]) -> Float[Tensor, "*some dim"]:
+        """Single rows by their number."""
+        return self.rows[rows]
+
     def nearest(self, queries: Float[Tensor, "queries dim"], count: int) -> Nearest:
         """The `count` nearest rows of each query.
 
@@ -59,24 +68,28 @@ class PlainIndex:
 
 @dataclass(frozen=True, slots=True)
 class Bank:
-    """Rows of nominal features, and what finds the nearest of them.
+    """Rows of nominal features, laid out for search by their number and width."""
 
-    Args:
-        rows: One nominal patch a row.
-        index: `rows` laid out for search, by their number and width.
-    """
-
-    rows: Float[Tensor, "rows dim"]
     index: PlainIndex | WideIndex
 
     @classmethod
     def of(cls, rows: Float[Tensor, "rows dim"]) -> Self:
         """Lay `rows` out for search, in float32."""
         rows = rows.float().contiguous()
-        if rows.shape[1] < _WIDE_DIM or len(rows) < _WIDE_ROWS:
-            return cls(rows, PlainIndex.of(rows))
-        index = WideIndex.of(rows)
-        return cls(index.rows[: len(rows)], index)
+        wide = rows.shape[1] >= _WIDE_DIM and len(rows) >= _WIDE_ROWS
+        return cls(WideIndex.of(rows) if wide else PlainIndex.of(rows))
+
+    @property
+    def rows(self) -> Float[Tensor, "rows dim"]:
+        """One nominal patch a row, in the order in which they came."""
+        return self.index.rows
+
+    def __len__(self) -> int:
+        return self.index.count
+
+    def at(self, rows: Int[Tensor, "*some"]) -> Float[Tensor, "*some dim"]:
+        """Single rows by their number."""
+        return self.index.at(rows)
 
     def nearest(self, queries: Float[Tensor, "queries dim"], count: int = 1) -> Nearest:
         """The `count` nearest rows of each query and their Euclidean distances.
@@ -84,8 +97,8 @@ class Bank:
         Raises:
             ValueError: The bank has fewer than `count` rows.
         """
-        if count > len(self.rows):
-            raise ValueError(f"{count} neighbours of a bank of {len(self.rows)} rows")
+        if count > len(self):
+            raise ValueError(f"{count} neighbours of a bank of {len(self)} rows")
         return self.index.nearest(queries, count)
 
     def distances(self, queries: Float[Tensor, "patches dim"]) -> Float[Tensor, " patches"]:

@@ -4,7 +4,7 @@ A bfloat16 product finds the highest affinity of each group of rows; an error bo
 groups can hold the nearest row, and only those are compared in float32, by the difference itself.
 Queries whose bound leaves too many groups are searched again in float32 throughout. So the answer
 is that of a plain float32 search, whatever was asked beside it, and the matrix of distances is
-never there.
+never there. `inference/model/paper/README.md` has the bound.
 """
 
 from collections.abc import Sequence
@@ -18,23 +18,24 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from inference.model.dense import linear
+from inference.model.rounding import Frame, chance_of_sums
 
 GROUP: Final = 16
-"""Rows that are kept or ruled out together."""
+"""Rows that are kept or ruled out together; like ones, so that few groups are kept."""
 GROUPS_MAX: Final = 64
 """Groups compared in float32 for one query; beyond, the whole bank in float32 is cheaper."""
+_PIVOTS: Final = 256
+"""Rows that others are sorted by: each lies beside those that have the same one nearest."""
 _BLOCK: Final = 4_096
 """Rows multiplied at once, with `_QUERIES` queries: their product stays in the cache."""
 _QUERIES: Final = {"cpu": 512, "cuda": 8_192}
-_PAIRS: Final = {"cpu": 256, "cuda": 4_096}
+_PAIRS: Final = {"cpu": 128, "cuda": 4_096}
 """Groups of rows compared at once, for the same reason; always so many on a GPU, where another
 number could be summed by another kernel."""
-_EXTRA: Final = 8
-"""Columns beside the features: halved square lengths in three pieces each, and two of zeros."""
 _ROUNDING: Final = 2.0**-8
 """Relative error of a number rounded to bfloat16."""
-_SINGLE: Final = 2.0**-24
-"""The same of float32."""
+_DIFFERENCES: Final = 1e-3
+"""More than distances of differences in float32 can be off by, relatively."""
 _AWAY: Final = 1e30
 """Half the square distance of rows that only fill the last block."""
 
@@ -61,51 +62,61 @@ class Nearest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Coarse:
-    """Rows (or queries) as the product takes them, and how far rounding moved them."""
-
-    values: Float[Tensor, "rows wide"]
-    norm: Float[Tensor, " rows"]
-    error: Float[Tensor, " rows"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class WideIndex:
     """A bank laid out for search; `of` makes it.
 
     Args:
-        rows: The bank, padded to whole blocks.
-        count: Rows of the bank itself.
-        centre: Their mean: without it lengths, and so errors, would be needlessly large.
-        coarse: Rows less `centre`, and their halved square lengths, in bfloat16.
-        norm: The longest of each group.
-        error: What rounding moved a row of each group by at most.
+        sorted_rows: The bank, like rows side by side, filled up to whole blocks.
+        number: Of each of them in the bank's own order; `count` of those that only fill.
+        count: Rows of the bank.
+        frame: In which rows and queries are rounded.
+        coarse: The rows, rounded.
+        reach: Of each group, the largest lengths and errors, as `Rounded.bound` takes them.
     """
 
-    rows: Float[Tensor, "padded dim"]
+    sorted_rows: Float[Tensor, "padded dim"]
+    number: Int[Tensor, " padded"]
     count: int
-    centre: Float[Tensor, " dim"]
+    frame: Frame
     coarse: Float[Tensor, "padded wide"]
-    norm: Float[Tensor, " groups"]
-    error: Float[Tensor, " groups"]
+    reach: Float[Tensor, "kinds groups"]
 
     @classmethod
     def of(cls, rows: Float[Tensor, "rows dim"]) -> Self:
         """Lay `rows` out, on their device."""
-        count, dim = rows.shape
-        centre = rows.mean(0)
-        padded = F.pad(rows, (0, 0, 0, -count % _BLOCK))
-        wide = rows.new_empty(len(padded), dim + _EXTRA, dtype=torch.bfloat16)
-        norm, error = rows.new_empty(2, len(padded) // GROUP)
-        for start in range(0, len(padded), _BLOCK):  # a block stays in the cache
-            each = _rounded(padded[start : start + _BLOCK] - centre, of_bank=True)
-            wide[start : start + _BLOCK] = each.values
-            groups = slice(start // GROUP, (start + _BLOCK) // GROUP)
-            norm[groups] = each.norm.view(-1, GROUP).amax(1)
-            error[groups] = each.error.view(-1, GROUP).amax(1)
-        wide[count:, dim:] = 0
-        wide[count:, dim] = -_AWAY
-        return cls(rows=padded, count=count, centre=centre, coarse=wide, norm=norm, error=error)
+        count = len(rows)
+        filled = -count % _BLOCK
+        order = _like_together(rows)
+        padded = F.pad(rows[order], (0, 0, 0, filled))
+        frame = Frame.of(rows)
+        coarse, reach = [], []
+        for block in torch.split(padded, _BLOCK):  # a block stays in the cache
+            rounded = frame.rounded(block, of_bank=True)
+            coarse.append(rounded.values)
+            reach.append(rounded.lengths.view(len(rounded.lengths), -1, GROUP).amax(2))
+        values = torch.cat(coarse)
+        frame.put_away(values[count:], half_square=_AWAY)
+        return cls(
+            sorted_rows=padded,
+            number=F.pad(order, (0, filled), value=count),
+            count=count,
+            frame=frame,
+            coarse=values,
+            reach=torch.cat(reach, dim=1),
+        )
+
+    @property
+    def rows(self) -> Float[Tensor, "rows dim"]:
+        """The bank in its own order: a copy."""
+        found = torch.empty_like(self.sorted_rows[: self.count])
+        found[self.number[: self.count]] = self.sorted_rows[: self.count]
+        return found
+
+    def at(self, rows: Int[Tensor, "*some"]) -> Float[Tensor, "*some dim"]:
+        """Single rows by their number."""
+        place = torch.empty_like(self.number[: self.count])
+        place[self.number[: self.count]] = torch.arange(self.count, device=place.device)
+        return self.sorted_rows[place[rows]]
 
     def nearest(self, queries: Float[Tensor, "queries dim"], count: int) -> Nearest:
         """The `count` nearest rows of each query, exactly as float32 differences order them."""
@@ -131,29 +142,30 @@ class WideIndex:
         self, queries: Float[Tensor, "queries dim"], count: int
     ) -> Bool[Tensor, "queries groups"]:
         """The groups that can hold one of the `count` nearest rows, by low precision."""
-        asked = _rounded(queries - self.centre, of_bank=False)
+        asked = self.frame.rounded(queries, of_bank=False)
         highest = _highest(self.coarse, asked.values)
-        long, moved = asked.norm[:, None], asked.error[:, None]
-        doubt = long * self.error + moved * (self.norm + self.error)
-        doubt += _doubt_of_sums(long, self.norm, dim=self.coarse.shape[1])
-        doubt += (_ROUNDING + 1e-3) * highest.abs()  # of the product itself, and of differences
+        doubt = asked.bound(self.reach)
+        doubt += (_ROUNDING + _DIFFERENCES) * highest.abs()  # of the product itself
         return _within(highest, doubt, count)
 
     def _single_groups(
         self, queries: Float[Tensor, "queries dim"], count: int
     ) -> Bool[Tensor, "queries groups"]:
         """The same by float32, for what low precision could not decide."""
-        centred = queries - self.centre
-        square = centred.square().sum(1, keepdim=True) / 2
-        highest = []
-        for start in range(0, len(self.rows), _BLOCK):
-            rows = self.rows[start : start + _BLOCK] - self.centre
-            affinity = linear(centred, rows) - rows.square().sum(1) / 2 - square
+        centred = queries - self.frame.centre
+        square = _half_square(centred)[:, None]
+        highest, longest = [], []
+        for start in range(0, len(self.sorted_rows), _BLOCK):
+            rows = self.sorted_rows[start : start + _BLOCK] - self.frame.centre
+            half = _half_square(rows)
+            affinity = linear(centred, rows) - half - square
             affinity[:, max(self.count - start, 0) :] = -_AWAY  # what only fills the block
             highest.append(affinity.view(len(queries), -1, GROUP).amax(2))
+            longest.append((2 * half).sqrt().view(-1, GROUP).amax(1))
         found = torch.cat(highest, dim=1)
-        doubt = _doubt_of_sums((2 * square).sqrt(), self.norm, dim=self.coarse.shape[1])
-        return _within(found, doubt + 1e-3 * found.abs(), count)
+        long = (2 * square).sqrt()
+        doubt = chance_of_sums(long, torch.cat(longest), dim=centred.shape[1])
+        return _within(found, doubt + _DIFFERENCES * found.abs(), count)
 
     def _compare(
         self,
@@ -165,30 +177,59 @@ class WideIndex:
         """Find the nearest rows of the queries `which` within the groups kept for each."""
         if not len(which):
             return
-        count = found.rows.shape[1]
         pairs = kept.nonzero()
-        chunks = [self._squares(queries[which], each) for each in _chunks(pairs)]
-        square = torch.cat(chunks)[: len(pairs)]
-        number = pairs[:, 1:] * GROUP + torch.arange(GROUP, device=pairs.device)
+        square = self._squares(queries[which], pairs)
+        number = self.number.view(-1, GROUP)[pairs[:, 1]]
         square = torch.where(number < self.count, square, torch.inf)
         per_query = kept.sum(1)
         start = per_query.cumsum(0) - per_query
         place = torch.arange(len(pairs), device=pairs.device) - start[pairs[:, 0]]
-        width = int(per_query.max())
-        table = square.new_full((len(which), width, GROUP), torch.inf)
+        shape = (len(which), int(per_query.max()), GROUP)
+        table = square.new_full(shape, torch.inf)
         table[pairs[:, 0], place] = square
-        numbers = torch.zeros_like(table, dtype=torch.int64)
+        numbers = number.new_full(shape, self.count)
         numbers[pairs[:, 0], place] = number
-        flat, numbers = table.flatten(1), numbers.flatten(1)
-        order = flat.argmin(1, keepdim=True) if count == 1 else _lowest(flat, count)
-        found.distances[which] = flat.gather(1, order).sqrt()
-        found.rows[which] = numbers.gather(1, order)
+        lowest, rows = _lowest(table.flatten(1), numbers.flatten(1), found.rows.shape[1])
+        found.distances[which] = lowest.sqrt()
+        found.rows[which] = rows
 
     def _squares(
         self, queries: Float[Tensor, "asked dim"], pairs: Int[Tensor, "pairs 2"]
     ) -> Float[Tensor, "pairs group"]:
-        rows = self.rows.view(-1, GROUP, self.rows.shape[1])[pairs[:, 1]]
-        return rows.sub_(queries[pairs[:, 0], None]).square_().sum(2)
+        """Square distances of each query from the rows of each group paired with it.
+
+        The last chunk of a GPU is filled up with the first pair: see `_PAIRS`.
+        """
+        size, count = _PAIRS[pairs.device.type], len(pairs)
+        if pairs.is_cuda and count % size:
+            pairs = torch.cat([pairs, pairs[:1].expand(size - count % size, 2)])
+        groups = self.sorted_rows.view(-1, GROUP * queries.shape[1])
+        square = queries.new_empty(len(pairs), GROUP)
+        room = queries.new_empty(min(size, len(pairs)), groups.shape[1])
+        for start in range(0, len(pairs), size):
+            query, group = pairs[start : start + size].unbind(1)
+            rows = room[: len(group)]
+            torch.index_select(groups, 0, group, out=rows)
+            apart = rows.view(len(group), GROUP, -1).sub_(queries[query][:, None])
+            square[start : start + size] = apart.square_().sum(2)
+        return square[:count]
+
+
+def _like_together(rows: Float[Tensor, "rows dim"]) -> Int[Tensor, " rows"]:
+    """An order in which like rows are neighbours: by the nearest pivot, then by its distance."""
+    pivots = rows[:: max(1, len(rows) // _PIVOTS)][:_PIVOTS].contiguous()
+    half = pivots.square().sum(1) / 2
+    pivot, apart = [], []
+    for block in torch.split(rows, _BLOCK):
+        closest = (linear(block, pivots) - half).max(1)
+        pivot.append(closest.indices)
+        apart.append(block.square().sum(1) / 2 - closest.values)
+    by_distance = torch.cat(apart).argsort(stable=True)
+    return by_distance[torch.cat(pivot)[by_distance].argsort(stable=True)]
+
+
+def _half_square(rows: Float[Tensor, "rows dim"]) -> Float[Tensor, " rows"]:
+    return (rows.double().square().sum(1) / 2).float()
 
 
 def _highest(
@@ -206,17 +247,18 @@ def _highest(
     return torch.cat(blocks).t().float()
 
 
-def _lowest(values: Float[Tensor, "queries many"], count: int) -> Int[Tensor, "queries count"]:
-    """The places of the lowest values, ties by the earlier place."""
-    return values.sort(dim=1, stable=True).indices[:, :count]
-
-
-def _chunks(pairs: Int[Tensor, "pairs 2"]) -> tuple[Tensor, ...]:
-    """Pairs in chunks of `_PAIRS`; on a GPU the last one is filled up with the first pair."""
-    size = _PAIRS[pairs.device.type]
-    if pairs.is_cuda and len(pairs) % size:
-        pairs = torch.cat([pairs, pairs[:1].expand(size - len(pairs) % size, 2)])
-    return torch.split(pairs, size)
+def _lowest(
+    values: Float[Tensor, "queries many"], numbers: Int[Tensor, "queries many"], count: int
+) -> tuple[Float[Tensor, "queries count"], Int[Tensor, "queries count"]]:
+    """The lowest values and their numbers, ties by the lower number."""
+    if count == 1:
+        lowest = values.amin(1, keepdim=True)
+        first = torch.where(values == lowest, numbers, torch.iinfo(torch.int64).max)
+        return lowest, first.amin(1, keepdim=True)
+    by_number = numbers.argsort(dim=1)
+    values, numbers = values.gather(1, by_number), numbers.gather(1, by_number)
+    order = values.sort(dim=1, stable=True).indices[:, :count]
+    return values.gather(1, order), numbers.gather(1, order)
 
 
 def _within(
@@ -226,31 +268,3 @@ def _within(
     low = highest - doubt
     sure = low.amax(1, keepdim=True) if count == 1 else low.topk(count, dim=1).values[:, -1:]
     return highest + doubt >= sure
-
-
-def _doubt_of_sums(
-    long: Float[Tensor, "queries 1"], norm: Float[Tensor, " groups"], *, dim: int
-) -> Float[Tensor, "queries groups"]:
-    """What float32 sums of products of vectors so long can be off by, in any order."""
-    return 2 * dim * _SINGLE * (long + norm).square()
-
-
-def _rounded(centred: Float[Tensor, "rows dim"], *, of_bank: bool) -> _Coarse:
-    """Centred vectors in bfloat16, with the columns that make a product half a square distance.
-
-    row . query - |row|^2 / 2 - |query|^2 / 2 is minus half the square distance: the rounding of
-    such a product is relative to the distance, not to the length.
-    """
-    values = centred.new_zeros(len(centred), centred.shape[1] + _EXTRA, dtype=torch.bfloat16)
-    dim = centred.shape[1]
-    values[:, :dim] = centred
-    back = values[:, :dim].float()
-    norm = back.square().sum(1).sqrt()
-    error = (back - centred).square().sum(1).sqrt()
-    rest = -centred.square().sum(1) / 2
-    first, ones = (dim, dim + 3) if of_bank else (dim + 3, dim)
-    for column in range(first, first + 3):
-        values[:, column] = rest
-        rest = rest - values[:, column].float()
-    values[:, ones : ones + 3] = 1
-    return _Coarse(values=values, norm=norm, error=error)

@@ -50,10 +50,10 @@ class Worst:
         pairs = list(zip(found, worst, strict=True))
         match = torch.stack([each.rows[at, 0] for each, at in pairs])
         patch = torch.stack([each[at] for each, at in zip(queries, worst, strict=True)])
-        near = bank.nearest(bank.rows[match], min(REWEIGHTED, len(bank.rows))).rows[:, 1:]
+        near = bank.nearest(bank.at(match), min(REWEIGHTED, len(bank))).rows[:, 1:]
         return cls(
             distance=torch.stack([each.distances[at, 0] for each, at in pairs]),
-            others=(patch[:, None] - bank.rows[near]).square().sum(2).sqrt(),
+            others=(patch[:, None] - bank.at(near)).square().sum(2).sqrt(),
             dim=patch.shape[1],
         )
 

@@ -25,10 +25,10 @@ def plainly(rows: torch.Tensor, queries: torch.Tensor, count: int) -> tuple[torc
     return lowest.values[:, :count].sqrt(), lowest.indices[:, :count]
 
 
-def crowded(count: int) -> torch.Tensor:
+def crowded(count: int, apart: float = 0.02) -> torch.Tensor:
     """Rows in a few tight crowds: neighbours differ by less than bfloat16 can tell."""
     middles = 4 * randn(8, DIM, seed=5)
-    return middles[torch.arange(count) % 8] + 0.02 * randn(count, DIM, seed=6)
+    return middles[torch.arange(count) % 8] + apart * randn(count, DIM, seed=6)
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -90,8 +90,8 @@ def test_a_query_alone_and_among_others_is_answered_alike() -> None:
 
 def test_without_its_doubt_the_search_would_be_wrong(monkeypatch) -> None:
     """The error bound is what makes it exact: taken away, crowded rows are confused."""
-    rows = crowded(9_001)
-    queries = rows[::600] + 0.02 * randn(16, DIM, seed=1)
+    rows = crowded(9_001, 0.002)
+    queries = rows[::600] + 0.002 * randn(16, DIM, seed=1)
     within = search._within
     monkeypatch.setattr(search, "_within", lambda high, doubt, n: within(high, 0 * doubt, n))
     assert Bank.of(rows).nearest(queries).rows.tolist() != plainly(rows, queries, 1)[1].tolist()
@@ -102,9 +102,9 @@ def test_the_matrix_of_distances_is_never_there(monkeypatch) -> None:
     seen = []
     linear = search.F.linear
 
-    def counted(rows: torch.Tensor, queries: torch.Tensor) -> torch.Tensor:
+    def counted(rows: torch.Tensor, queries: torch.Tensor, *bias: object) -> torch.Tensor:
         seen.append((len(rows), len(queries)))
-        return linear(rows, queries)
+        return linear(rows, queries, *bias)
 
     monkeypatch.setattr(search.F, "linear", counted)
     WideIndex.of(randn(20_000, DIM)).nearest(randn(1_200, DIM), 1)
