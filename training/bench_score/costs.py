@@ -153,16 +153,21 @@ def transformer(network: PointMae, tokens: Tensor, precision: Precision) -> Work
     return work
 
 
-def pooling(clouds: Clouds, *, groups: int, dim: int, grid: int = 56) -> Work:
-    """Distances of all points to all groups, three minima, and the operator times the features.
+def pooling_operator(clouds: Clouds, groups: int, *, grid: int = 56) -> Work:
+    """Distances of all points to all groups, three minima and sums.
 
-    Moved: distances written once and read for each minimum, the operator written and read.
+    Moved: distances written once and read for each minimum, the operator written.
     """
     pairs = groups * float(clouds.lengths.sum())
-    places = len(clouds.lengths) * grid**2
-    product = 2.0 * places * groups * dim
-    numbers = 4 * pairs + 2 * places * groups + (places + groups * len(clouds.lengths)) * dim
-    return Work(fp32=11 * pairs + product, moved=_SINGLE * numbers)
+    numbers = 4 * pairs + len(clouds.lengths) * grid**2 * groups
+    return Work(fp32=11 * pairs, moved=_SINGLE * numbers)
+
+
+def pooled(parts: list[Patches], groups: int) -> Work:
+    """The operator times the features, for places with points; each group's features are read."""
+    places, dim = asked(parts), parts[0].values.shape[1]
+    numbers = places * (groups + dim) + len(parts) * groups * dim
+    return Work(fp32=2.0 * places * groups * dim, moved=_SINGLE * numbers)
 
 
 def head(network: nn.Module, given: Tensor, precision: Precision) -> Work:
@@ -202,7 +207,7 @@ def _feature_to_input(network: FeatureToInput, count: int, precision: Precision)
 def search(bank: Bank, queries: int) -> Work:
     """A product of all queries with all rows, and one group of rows compared for each query.
 
-    In bfloat16 with its eight columns more where the bank is laid out so. Moved: rows and queries
+    In bfloat16, with columns more, where the bank is laid out so; queries are turned for it. Moved: rows and queries
     once, the highest of each group written and read, and the groups compared.
     """
     rows, dim = bank.rows.shape
@@ -213,7 +218,7 @@ def search(bank: Bank, queries: int) -> Work:
     moved: float = BYTES["bf16"] * (padded + queries) * wide
     moved += _SINGLE * queries * (2 * padded / GROUP + (GROUP + 1) * dim)
     return Work(
-        fp32=3.0 * queries * GROUP * dim,
+        fp32=2.0 * queries * dim**2 + 3.0 * queries * GROUP * dim,
         bf16=2.0 * queries * padded * wide,
         moved=moved,
         queries=queries,

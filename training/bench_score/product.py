@@ -1,7 +1,7 @@
 """A product to measure the paper profile on: seeded networks, and banks of the sizes of a class."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import pairwise
 from typing import Any, Final, cast
 
@@ -187,10 +187,13 @@ def _fusions() -> dict[str, LinearFusion]:
     }
 
 
-def _tensors(bank: Bank) -> list[Tensor]:
-    index = bank.index
-    values = [bank.rows, *(getattr(index, field.name) for field in fields(index))]
-    return [each for each in values if isinstance(each, Tensor)]
+def _tensors(value: Any) -> Iterator[Tensor]:
+    """All that a bank holds, and what it is laid out in."""
+    if isinstance(value, Tensor):
+        yield value
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from _tensors(getattr(value, field.name))
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

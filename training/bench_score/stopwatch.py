@@ -89,7 +89,7 @@ class _Watched:
         owner: The class or module that it is looked up in.
         name: Its name there.
         stage: A name, or what tells it from the first argument.
-        work: From what the function was given.
+        work: From what the function returned and what it was given.
     """
 
     owner: Any
@@ -107,7 +107,7 @@ class _Watched:
                 result = function(*given, **named)
             finally:
                 stage = watch.end()
-            watch.done(stage, Work() if self.work is None else self.work(*given, **named))
+            watch.done(stage, Work() if self.work is None else self.work(result, *given, **named))
             return result
 
         bound = isinstance(vars(self.owner)[self.name], classmethod)
@@ -135,19 +135,26 @@ def _watched(model: PaperModel, precision: Precision) -> list[_Watched]:
 
 
 def _of_eyes(precision: Precision) -> list[_Watched]:
-    def points_near(clouds: Clouds, centres: torch.Tensor, count: int) -> Work:
+    def spread(_: object, clouds: Clouds, count: int) -> Work:
+        return costs.farthest_points(clouds, count)
+
+    def points_near(_: object, clouds: Clouds, centres: torch.Tensor, count: int) -> Work:
         return costs.nearest_points(clouds, centres.shape[1], count)
 
-    def encoded(encoder: GroupEncoder, groups: torch.Tensor) -> Work:
+    def encoded(_: object, encoder: GroupEncoder, groups: torch.Tensor) -> Work:
         return costs.group_encoder(encoder, groups, precision)
 
-    def transformed(eye: PointMae, tokens: torch.Tensor, _: torch.Tensor) -> Work:
+    def transformed(_: object, eye: PointMae, tokens: torch.Tensor, __: torch.Tensor) -> Work:
         return costs.transformer(eye, tokens, precision)
 
-    def pooled(clouds: Clouds, centres: torch.Tensor) -> Work:
-        return costs.pooling(clouds, groups=centres.shape[1], dim=PointMae.dim)
+    def interpolated(_: object, clouds: Clouds, centres: torch.Tensor) -> Work:
+        return costs.pooling_operator(clouds, centres.shape[1])
 
-    def seen(eye: VisionTransformer, images: torch.Tensor) -> Work:
+    def pooled(found: list[Patches], eye: CloudEye, _: torch.Tensor) -> Work:
+        network = getattr(eye.network, "network", eye.network)
+        return costs.pooled(found, network.groups)
+
+    def seen(_: object, eye: VisionTransformer, images: torch.Tensor) -> Work:
         return costs.image_eye(eye, images, precision)
 
     return [
@@ -158,7 +165,7 @@ def _of_eyes(precision: Precision) -> list[_Watched]:
             owner=point_mae,
             name="farthest_points",
             stage="cloud: farthest points",
-            work=costs.farthest_points,
+            work=spread,
         ),
         _Watched(
             owner=point_mae, name="nearest_points", stage="cloud: nearest points", work=points_near
@@ -166,8 +173,8 @@ def _of_eyes(precision: Precision) -> list[_Watched]:
         _Watched(owner=PointMae, name="forward", stage="cloud: grouping"),
         _Watched(owner=GroupEncoder, name="forward", stage="cloud: group encoder", work=encoded),
         _Watched(owner=PointMae, name="transform", stage="cloud: transformer", work=transformed),
-        _Watched(owner=CloudEye, name="see", stage="cloud: pooling"),
-        _Watched(owner=eyes, name="pooling_operator", stage="cloud: pooling", work=pooled),
+        _Watched(owner=CloudEye, name="see", stage="cloud: pooling", work=pooled),
+        _Watched(owner=eyes, name="pooling_operator", stage="cloud: pooling", work=interpolated),
     ]
 
 
@@ -177,17 +184,17 @@ def _of_judging(model: PaperModel, precision: Precision) -> list[_Watched]:
     def which(memory: Memory) -> str:
         return "search own" if any(memory is each for each in own) else "search hallucinated"
 
-    def hallucinated(hallucinator: Hallucinator, seen: Seen) -> Work:
+    def hallucinated(_: object, hallucinator: Hallucinator, seen: Seen) -> Work:
         head = getattr(hallucinator.head, "network", hallucinator.head)
         if hallucinator.kind == "i2f":
             return costs.head(head, seen.pixels[None], precision)
         given = seen.patches.values if hallucinator.kind == "f2f" else seen.patches.values[None]
         return costs.head(head, given, precision)
 
-    def searched(memory: Memory, parts: Sequence[Patches]) -> Work:
+    def searched(_: object, memory: Memory, parts: Sequence[Patches]) -> Work:
         return costs.search(memory.bank, costs.asked(list(parts)))
 
-    def rest_of(queries: Sequence[torch.Tensor], _: object, bank: Any) -> Work:
+    def rest_of(_: object, queries: Sequence[torch.Tensor], __: object, bank: Any) -> Work:
         again = costs.search(bank, len(queries))
         return Work(fp32=again.fp32, bf16=again.bf16, moved=again.moved)
 

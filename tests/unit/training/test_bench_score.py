@@ -111,13 +111,14 @@ def test_operations_of_heads_are_those_that_torch_counts(kind: Kind) -> None:
 
 
 def test_operations_of_a_wide_search_are_those_that_torch_counts() -> None:
-    """The padded rows with their columns more, in bfloat16."""
+    """The padded rows with their columns more, in bfloat16; turning comes on top."""
     rows = torch.randn(5_000, 256, generator=torch.Generator().manual_seed(0))
     bank = Bank.of(rows)
     assert isinstance(bank.index, WideIndex)
     queries = rows[:100] + 0.001
     work = costs.search(bank, len(queries))
-    assert work.bf16 == pytest.approx(counted(lambda: bank.nearest(queries)), rel=0.02)
+    products = work.bf16 + 2 * len(queries) * rows.shape[1] ** 2
+    assert products == pytest.approx(counted(lambda: bank.nearest(queries)), rel=0.02)
     assert work.queries == 100
 
 
