@@ -207,8 +207,9 @@ def _feature_to_input(network: FeatureToInput, count: int, precision: Precision)
 def search(bank: Bank, queries: int) -> Work:
     """A product of all queries with all rows, and one group of rows compared for each query.
 
-    In bfloat16, with columns more, where the bank is laid out so; queries are turned for it. Moved: rows and queries
-    once, the highest of each group written and read, and the groups compared.
+    In bfloat16, with columns more, where the bank is laid out so; queries are turned for it.
+    Moved: rows and queries once, the highest of each group written and read, and the groups
+    compared.
     """
     rows, dim = bank.rows.shape
     if not isinstance(bank.index, WideIndex):
