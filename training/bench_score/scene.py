@@ -3,11 +3,11 @@
 How bank rows are made, and why it is fair: real rows are features of other good parts, thinned to a
 coreset. So rows come from the same networks on other synthetic parts, of other poses, textures and
 noise: each is a random blend of the features that two such parts have at one place of the grid,
-plus a little isotropic noise. Places are drawn in proportion to how far the two are apart, as a
-coreset takes many rows where features vary and few where they hardly do, such as the background of
-images; that of clouds is one constant vector and stands in the bank once. Rows are thus distinct,
-on the same manifold as the queries, and none comes from a queried part; they lie closer together
-than those of a coreset, which makes the nearest harder to tell.
+plus a little isotropic noise. Places are drawn in proportion to the square of how far the two are
+apart: a coreset takes many rows where features vary and few where they hardly do, such as the
+background of images; that of clouds is one constant vector and stands in the bank once. Rows are
+thus distinct, on the same manifold as the queries, and none comes from a queried part; they lie
+closer together than those of a coreset, which makes the nearest harder to tell.
 """
 
 from dataclasses import dataclass
@@ -93,8 +93,8 @@ def make_rows(nominal: list[Tensor], count: int, *, seed: int) -> Tensor:
     constant = (pool == pool[:1, :1]).all(dim=2)
     turned = pool.roll(-1, dims=0)
     spread = (pool - turned).norm(dim=2) * ~(constant | constant.roll(-1, dims=0))
-    weights = spread.flatten().double()
-    first = torch.multinomial(weights, count, replacement=True, generator=generator)
+    likely = spread.flatten().double().square()
+    first = torch.multinomial(likely, count, replacement=True, generator=generator)
     share = torch.rand(count, 1, generator=generator)
     jitter = torch.randn(count, pool.shape[2], generator=generator) / pool.shape[2] ** 0.5
     jitter *= _NOISE * spread.flatten()[first, None]

@@ -9,7 +9,6 @@ Source: Bonfiglioli et al., "The Eyecandies Dataset for Unsupervised Multimodal 
 and Localization" (2022).
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,13 +24,12 @@ from training.published.samples import (
     MISSING_CLOUD,
     MISSING_MASK,
     MISSING_PICTURE,
+    ClassFolders,
     Listing,
     PublishedSample,
     Skipped,
-    digest_of,
     first_missing,
     read_image,
-    refuse_unknown,
 )
 
 CLASSES: Final = (
@@ -62,57 +60,22 @@ _INFO: Final = "_info_depth.yaml"
 _MASK: Final = "_mask.png"
 
 
-@dataclass(frozen=True, slots=True)
-class Eyecandies:
+class Eyecandies(ClassFolders):
     """A folder in the layout of Eyecandies; the test split is the public one.
 
     Raises:
         Poison: The folder holds no class in that layout.
     """
 
-    root: Path
-    name: str = "eyecandies"
+    name = "eyecandies"
+    title = "Eyecandies"
+    layout = LAYOUT
+    training = "*/train/data"
+    splits = ("train", "val", "test_public")
 
-    def __post_init__(self) -> None:
-        if not self.classes():
-            raise Poison("dataset", f"{self.root} is no Eyecandies; it should hold {LAYOUT}")
-
-    @property
-    def version(self) -> str:
-        """A digest of the names and sizes of all files."""
-        return digest_of(self.root, self.classes())
-
-    def classes(self) -> tuple[str, ...]:
-        """The folders that hold training data, sorted."""
-        folders = self.root.glob("*/train/data")
-        return tuple(sorted(folder.relative_to(self.root).parts[0] for folder in folders))
-
-    def train(self, product: str) -> Listing:
-        """Good parts to learn from.
-
-        Raises:
-            Poison: No such class.
-        """
-        return self._listing(product, "train", masked=False)
-
-    def validation(self, product: str) -> Listing:
-        """Good parts for choices and thresholds.
-
-        Raises:
-            Poison: No such class.
-        """
-        return self._listing(product, "val", masked=False)
-
-    def test(self, product: str) -> Listing:
-        """Good and defective parts with masks.
-
-        Raises:
-            Poison: No such class.
-        """
-        return self._listing(product, "test_public", masked=True)
-
-    def _listing(self, product: str, split: str, *, masked: bool) -> Listing:
-        refuse_unknown(product, self.classes())
+    def listing(self, product: str, split: str) -> Listing:
+        """See `ClassFolders.listing`; only test parts have masks."""
+        masked = split == self.splits[2]
         folder, skipped = self.root / product / split / "data", Skipped()
         samples = []
         for number in _numbers(folder):

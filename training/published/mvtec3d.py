@@ -7,7 +7,6 @@ Source: Bergmann et al., "The MVTec 3D-AD Dataset for Unsupervised 3D Anomaly De
 Localization" (2022).
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -21,12 +20,11 @@ from training.published.samples import (
     MISSING_CLOUD,
     MISSING_MASK,
     MISSING_PICTURE,
+    ClassFolders,
     Listing,
     PublishedSample,
     Skipped,
-    digest_of,
     first_missing,
-    refuse_unknown,
 )
 
 CLASSES: Final = (
@@ -44,57 +42,21 @@ CLASSES: Final = (
 LAYOUT: Final = "<class>/{train,validation,test}/<defect or good>/{rgb,xyz,gt}/000.{png,tiff}"
 
 
-@dataclass(frozen=True, slots=True)
-class MVTec3D:
+class MVTec3D(ClassFolders):
     """A folder in the layout of MVTec 3D-AD.
 
     Raises:
         Poison: The folder holds no class in that layout.
     """
 
-    root: Path
-    name: str = "mvtec3d"
+    name = "mvtec3d"
+    title = "MVTec 3D-AD"
+    layout = LAYOUT
+    training = "*/train/good/xyz"
+    splits = ("train", "validation", "test")
 
-    def __post_init__(self) -> None:
-        if not self.classes():
-            raise Poison("dataset", f"{self.root} is no MVTec 3D-AD; it should hold {LAYOUT}")
-
-    @property
-    def version(self) -> str:
-        """A digest of the names and sizes of all files."""
-        return digest_of(self.root, self.classes())
-
-    def classes(self) -> tuple[str, ...]:
-        """The folders that hold good training parts, sorted."""
-        folders = self.root.glob("*/train/good/xyz")
-        return tuple(sorted(folder.relative_to(self.root).parts[0] for folder in folders))
-
-    def train(self, product: str) -> Listing:
-        """Good parts to learn from.
-
-        Raises:
-            Poison: No such class.
-        """
-        return self._listing(product, "train")
-
-    def validation(self, product: str) -> Listing:
-        """Good parts for choices and thresholds.
-
-        Raises:
-            Poison: No such class.
-        """
-        return self._listing(product, "validation")
-
-    def test(self, product: str) -> Listing:
-        """Good and defective parts with masks.
-
-        Raises:
-            Poison: No such class.
-        """
-        return self._listing(product, "test")
-
-    def _listing(self, product: str, split: str) -> Listing:
-        refuse_unknown(product, self.classes())
+    def listing(self, product: str, split: str) -> Listing:
+        """See `ClassFolders.listing`."""
         folder, skipped = self.root / product / split, Skipped()
         samples = []
         for defect in sorted(path.name for path in folder.glob("*") if path.is_dir()):

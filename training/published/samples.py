@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, ClassVar, Final, Protocol, TypeVar
 
 import numpy as np
 import structlog
@@ -162,6 +162,74 @@ class Published(Protocol):
         """Good and defective parts with masks."""
 
 
+@dataclass(frozen=True, slots=True)
+class ClassFolders:
+    """A data set whose classes are folders below `root`: what both layouts share.
+
+    Args:
+        root: The folder of the data set.
+
+    Raises:
+        Poison: It holds no class in the layout.
+    """
+
+    root: Path
+    name: ClassVar[str]
+    title: ClassVar[str]
+    layout: ClassVar[str]
+    training: ClassVar[str]
+    """Where a class has its good training parts, as a pattern below `root`."""
+    splits: ClassVar[tuple[str, str, str]]
+    """What the layout calls training, validation and test."""
+
+    def __post_init__(self) -> None:
+        if not self.classes():
+            raise Poison("dataset", f"{self.root} is no {self.title}; it should hold {self.layout}")
+
+    @property
+    def version(self) -> str:
+        """A digest of the names and sizes of all files."""
+        return digest_of(self.root, self.classes())
+
+    def classes(self) -> tuple[str, ...]:
+        """The folders that hold good training parts, sorted."""
+        folders = self.root.glob(self.training)
+        return tuple(sorted(folder.relative_to(self.root).parts[0] for folder in folders))
+
+    def train(self, product: str) -> Listing:
+        """Good parts to learn from.
+
+        Raises:
+            Poison: No such class.
+        """
+        return self._known_listing(product, self.splits[0])
+
+    def validation(self, product: str) -> Listing:
+        """Good parts for choices and thresholds.
+
+        Raises:
+            Poison: No such class.
+        """
+        return self._known_listing(product, self.splits[1])
+
+    def test(self, product: str) -> Listing:
+        """Good and defective parts with masks.
+
+        Raises:
+            Poison: No such class.
+        """
+        return self._known_listing(product, self.splits[2])
+
+    def listing(self, product: str, split: str) -> Listing:
+        """The parts of one split, by the layout's own name of it."""
+        raise NotImplementedError
+
+    def _known_listing(self, product: str, split: str) -> Listing:
+        if product not in self.classes():
+            raise Poison("class", f"{product!r} is none of {', '.join(self.classes())}")
+        return self.listing(product, split)
+
+
 def read_image(path: Path, *, mode: str) -> NDArray[Any]:
     """The pixels of a PNG in the mode of Pillow, such as ``RGB``, ``L`` or ``I;16``.
 
@@ -183,16 +251,6 @@ def digest_of(root: Path, folders: Iterable[str]) -> str:
         for path in sorted(files):
             digest.update(f"{path.relative_to(root).as_posix()}\0{path.stat().st_size}\n".encode())
     return digest.hexdigest()[:16]
-
-
-def refuse_unknown(product: str, known: tuple[str, ...]) -> None:
-    """The product is one of the data set.
-
-    Raises:
-        Poison: It is not.
-    """
-    if product not in known:
-        raise Poison("class", f"{product!r} is none of {', '.join(known)}")
 
 
 def first_missing(files: Mapping[str, Path]) -> tuple[str, Path] | None:

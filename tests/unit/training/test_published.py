@@ -281,7 +281,7 @@ def test_the_same_seed_draws_the_same_bytes(mvtec: MVTec3D, tmp_path: Path) -> N
     counts = Counts(train=1, validation=0, test=2)
     write_mvtec3d(tmp_path / "again", classes=("bagel",), counts=counts, side=SIDE, seed=1)
     files = [path for path in (tmp_path / "again").rglob("*") if path.is_file()]
-    assert len(files) == 9
+    assert len(files) == 10  # nine of parts, and the note that they are drawn
     for path in files:
         assert path.read_bytes() == (mvtec.root / path.relative_to(tmp_path / "again")).read_bytes()
 
