@@ -99,7 +99,8 @@ class Bank:
         """
         if count > len(self):
             raise ValueError(f"{count} neighbours of a bank of {len(self)} rows")
-        return self.index.nearest(queries, count)
+        with torch.autocast(queries.device.type, enabled=False):  # the answer is float32's
+            return self.index.nearest(queries, count)
 
     def distances(self, queries: Float[Tensor, "patches dim"]) -> Float[Tensor, " patches"]:
         """Euclidean distance of each query to its nearest row."""

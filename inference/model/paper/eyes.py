@@ -56,7 +56,8 @@ class CloudEye:
             operator = pooling_operator(clouds, groups.centres)
             for matrix, features in zip(operator[:count], groups.features, strict=False):
                 foreground = matrix.any(1)
-                values = linear(matrix[foreground], features.t().contiguous())
+                with torch.autocast(inputs.device.type, enabled=False):  # patches are float32
+                    values = linear(matrix[foreground], features.t().contiguous())
                 found.append(Patches.on_foreground(values, foreground))
         return found
 

@@ -104,11 +104,11 @@ class Hallucinator:
         """The target's patches, as the source suggests them."""
         if self.kind == "f2f":
             fine = seen.patches.at_grid(GRID)
-            return fine.like(self.head(fine.values))
+            return fine.like(self.head(fine.values).float())
         if self.kind == "f2i":
             generated = self.head(seen.patches.at_grid(GRID).dense()[None])
-            return self.eye.see(generated)[0]
-        return Patches.all_of(self.head(seen.pixels[None])[0])
+            return self.eye.see(generated.float())[0]
+        return Patches.all_of(self.head(seen.pixels[None])[0].float())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

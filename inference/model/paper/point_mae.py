@@ -112,7 +112,8 @@ class PointMae(nn.Module):
         self, tokens: Float[Tensor, "batch groups width"], centres: Float[Tensor, "batch groups 3"]
     ) -> Float[Tensor, "batch groups dim"]:
         """Let the groups of each cloud see each other; where they lie is told before each layer."""
-        place = self.pos_embed(centres)
+        with torch.autocast(centres.device.type, enabled=False):  # bfloat16 is off by millimetres
+            place = self.pos_embed(centres)
         fetched = []
         for number, block in enumerate(self.blocks["blocks"].children()):
             tokens = block(tokens + place)

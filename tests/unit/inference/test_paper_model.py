@@ -109,3 +109,15 @@ def test_fusion_weighs_and_adds() -> None:
     (judged,) = model.judge(model.see({"xyz": randn(1, 3, 56, 56)}))
     wanted = 0.2 * judged.scores["rgb"] + 1.0 * judged.scores["xyz"]
     torch.testing.assert_close(judged.score, wanted)
+
+
+def test_networks_in_low_precision_leave_the_search_in_float32() -> None:
+    """Under autocast everything runs, and banks are searched as always."""
+    rows = randn(5_000, 160)
+    bank, queries = Bank.of(rows), rows[:5] + 0.1 * randn(5, 160, seed=1)
+    with torch.autocast("cpu", torch.bfloat16):
+        low = bank.nearest(queries)
+        model = a_model("f2f")
+        (judged,) = model.judge(model.see({"rgb": randn(1, 3, 56, 56)}))
+    assert torch.equal(low.distances, bank.nearest(queries).distances)
+    assert judged.score.dtype == torch.float32
