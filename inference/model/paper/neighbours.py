@@ -4,6 +4,7 @@ A squared distance is (dx * dx + dy * dy) + dz * dz of the differences in float3
 point's index it makes one integer key, so that no two points are ever equally near.
 """
 
+from importlib.util import find_spec
 from typing import Any, Final
 
 import numpy as np
@@ -16,7 +17,7 @@ _TILE: Final = 16
 """Points of a tile: neighbours in space that are kept or discarded together."""
 
 _BLOCK: Final = 128
-"""Centres searched at once: bounds what a few lonely ones among them can cost."""
+"""Centres searched at once: bounds the memory, and what a few lonely ones among them can cost."""
 
 _CELLS: Final = 1 << 10
 """Cells along each axis for bringing points into an order in which neighbours are close."""
@@ -24,17 +25,24 @@ _CELLS: Final = 1 << 10
 Array = NDArray[Any]
 
 
+def has_kernels(points: Tensor) -> bool:
+    """Whether what is asked about these points is answered by kernels: on CUDA, with Triton."""
+    return points.is_cuda and find_spec("triton") is not None
+
+
 def nearest_of_all(
     points: Float[Tensor, "points 3"], centres: Float[Tensor, "groups 3"], count: int
 ) -> Int[Tensor, "groups {count}"]:
     """Indices of the `count` nearest points, nearest first, by looking at all of them."""
-    squared = torch.zeros(len(centres), len(points), device=points.device)
-    for axis in range(3):
-        squared += (points[:, axis] - centres[:, axis, None]).square_()
-    keys = squared.view(torch.int32).long() << 32
-    keys |= torch.arange(len(points), device=points.device)
-    nearest = keys.topk(count, dim=1, largest=False, sorted=True).values
-    return nearest & 0xFFFFFFFF
+    found = []
+    for block in torch.split(centres, _BLOCK):
+        squared = torch.zeros(len(block), len(points), device=points.device)
+        for axis in range(3):
+            squared += (points[:, axis] - block[:, axis, None]).square_()
+        keys = squared.view(torch.int32).long() << 32
+        keys |= torch.arange(len(points), device=points.device)
+        found.append(keys.topk(count, dim=1, largest=False, sorted=True).values & 0xFFFFFFFF)
+    return torch.cat(found)
 
 
 def nearest_of_tiles(
@@ -64,7 +72,8 @@ def _tiles(points: Array) -> tuple[Array, Array]:
     Index -1 fills the last tile up, and the one more that stands for no tile at all; as an unsigned
     key it is behind every point.
     """
-    span = max(float(np.ptp(points, axis=0).max()), float(np.finfo(np.float32).tiny))
+    least = _CELLS * float(np.finfo(np.float32).tiny)  # where all points are one; still invertible
+    span = max(float(np.ptp(points, axis=0).max()), least)
     cells = ((points - points.min(axis=0)) * ((_CELLS - 1) / span)).astype(np.int64)
     curve = _spread_bits()[cells] << np.arange(3)
     order = curve.sum(axis=1).argsort(kind="stable")

@@ -7,7 +7,6 @@ Source: `sampling_gpu.cu` of PointNet2/PyTorch and `knn.cu`, as CMDIAD (arXiv 24
 
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.util import find_spec
 from typing import Final
 
 import numpy as np
@@ -16,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from inference.model.paper.neighbours import nearest_of_all, nearest_of_tiles
+from inference.model.paper.neighbours import has_kernels, nearest_of_all, nearest_of_tiles
 
 ORIGIN_SQUARED: Final = 1e-3
 """Points whose squared norm (m^2) is not above this are never chosen: the kernel takes them for
@@ -80,19 +79,19 @@ def farthest_points(clouds: Clouds, count: int) -> Int[Tensor, "batch {count}"]:
     `ORIGIN_SQUARED`), the distances that remain are equal, so that one index is repeated: the
     first in that order among the points that may be chosen, and 0 if there are none.
     """
-    orders = [_tie_order(n).to(clouds.points.device) for n in clouds.lengths.tolist()]
-    clouds_in_order = [p[order] for p, order in zip(clouds.each(), orders, strict=True)]
-    if clouds.points.is_cuda and find_spec("triton") is not None:
+    if has_kernels(clouds.points):
         from inference.model.paper.point_kernels import spread  # needs Triton
 
-        points = pad_sequence(clouds_in_order, batch_first=True)
-        begin = pad_sequence(
-            [_begin(p) for p in clouds_in_order], batch_first=True, padding_value=_NEVER
-        )
-        places = spread(points, begin, count)
-    else:
-        places = torch.stack([_spread(points.cpu(), count) for points in clouds_in_order])
-    return torch.stack([order[p.to(order.device)] for order, p in zip(orders, places, strict=True)])
+        order = _tie_orders(clouds.lengths, clouds.points.shape[1])
+        points = clouds.points.gather(1, order[:, :, None].expand(-1, -1, 3))
+        padding = order >= clouds.lengths[:, None]
+        return order.gather(1, spread(points, _begin(points).masked_fill(padding, _NEVER), count))
+    chosen = []
+    for points in clouds.each():
+        order = _tie_order(len(points))
+        places = _spread(points.cpu()[order], count)
+        chosen.append(order[places].to(points.device))
+    return torch.stack(chosen)
 
 
 def nearest_points(
@@ -104,6 +103,11 @@ def nearest_points(
     the lowest index comes first, so that a centre itself leads unless an earlier point lies exactly
     on it. A cloud of fewer than `count` points repeats the last of them, the farthest.
     """
+    if has_kernels(clouds.points):
+        from inference.model.paper.point_kernels import nearest  # needs Triton
+
+        coordinates = clouds.points.gather(1, centres[:, :, None].expand(-1, -1, 3))
+        return nearest(clouds.points, clouds.lengths, coordinates, count)
     search = nearest_of_all if clouds.points.is_cuda else nearest_of_tiles
     found = [
         search(points, points[chosen], min(count, len(points)))
@@ -128,9 +132,21 @@ def _tie_order(count: int) -> Int[Tensor, " {count}"]:
     return order[order < count]
 
 
-def _begin(points: Float[Tensor, "points 3"]) -> Float[Tensor, " points"]:
+def _tie_orders(lengths: Int[Tensor, " batch"], longest: int) -> Int[Tensor, "batch {longest}"]:
+    """Of each cloud its `_tie_order`, then its padding; made where the lengths are, unread."""
+    powers = 1 << torch.arange(1, _BLOCK_MAX.bit_length(), device=lengths.device)
+    block = 1 << (powers <= lengths[:, None]).sum(1, keepdim=True)
+    place = torch.arange(longest, device=lengths.device)
+    # Reversing the bits of a lane in the largest block orders those of any smaller one as well.
+    lane = _tie_order(_BLOCK_MAX).to(lengths.device)[place % block]
+    key = (lane << 32) | (place // block)
+    padding = place >= lengths[:, None]
+    return key.masked_fill_(padding, torch.iinfo(torch.int64).max).argsort(dim=1)
+
+
+def _begin(points: Float[Tensor, "*batch points 3"]) -> Float[Tensor, "*batch points"]:
     """The distances of points to an empty choice; negative where they may not be chosen."""
-    x, y, z = points.unbind(1)
+    x, y, z = points.unbind(-1)
     squared = x * x + y * y + z * z
     never = squared.double() <= ORIGIN_SQUARED  # the kernel compares in double precision
     return torch.where(never, _NEVER, FARTHER_THAN_ALL).float()

@@ -5,6 +5,7 @@ The authors interpolate the features of groups to points, lay these out as an im
 the points alone: a matrix of patches x groups, instead of an image of 768 channels.
 """
 
+from functools import lru_cache
 from typing import Final
 
 import torch
@@ -12,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from inference.model.paper.neighbours import has_kernels
 from inference.model.paper.points import Clouds
 
 GRID: Final = 56
@@ -32,10 +34,10 @@ def pooling_operator(
     A row is not normalised where a patch has pixels without points: these count as zeros, as they
     do for the authors. Multiplied with group features it gives those of the patches.
     """
-    axis = _axis_weights(clouds.side, grid).to(clouds.points.device)
+    axis = _axis_shares(clouds.side, grid, clouds.points.device)
     operators = []
     for points, pixels, chosen in zip(clouds.each(), clouds.pixels, centres, strict=True):
-        patches, weights = _patches_of(pixels[: len(points)], axis)
+        patches, weights = _patches_of(pixels[: len(points)], axis, grid)
         groups, shares = interpolation(points, points[chosen])
         places = patches[:, :, None] * len(chosen) + groups[:, None]
         values = weights[:, :, None] * shares[:, None]
@@ -53,9 +55,15 @@ def interpolation(
     Shares are those of the inverse squared distances; these are computed from differences, where
     the authors expand the square and lose most digits. With fewer than three centres all share.
     """
-    step = len(points) if points.is_cuda else _BLOCK
-    blocks = [_nearest(points[i : i + step], centres) for i in range(0, len(points), step)]
-    nearest, squared = (torch.cat(each) for each in zip(*blocks, strict=True))
+    if has_kernels(points):
+        from inference.model.paper.point_kernels import three_nearest  # needs Triton
+
+        some = slice(min(NEIGHBOURS, len(centres)))
+        nearest, squared = (each[:, some] for each in three_nearest(points, centres))
+    else:
+        step = len(points) if points.is_cuda else _BLOCK
+        blocks = [_nearest(points[i : i + step], centres) for i in range(0, len(points), step)]
+        nearest, squared = (torch.cat(each) for each in zip(*blocks, strict=True))
     inverse = 1 / (squared + EPSILON)
     return nearest, inverse / inverse.sum(1, keepdim=True)
 
@@ -80,19 +88,26 @@ def _argmin(values: Float[Tensor, "rows columns"]) -> Int[Tensor, " rows"]:
     return torch.from_numpy(values.numpy().argmin(axis=1))  # vectorised, unlike torch's
 
 
-def _axis_weights(side: int, grid: int) -> Float[Tensor, "{side} {grid}"]:
-    """The share of each pixel in each patch along one axis: both poolings, of single pixels."""
+@lru_cache(maxsize=16)
+def _axis_shares(
+    side: int, grid: int, device: torch.device
+) -> tuple[Int[Tensor, "{side} some"], Float[Tensor, "{side} some"]]:
+    """The patches that each pixel counts in along one axis, and its share (some of no weight).
+
+    Both poolings, of single pixels. Kept: it takes a while, and `some` has to be read back.
+    """
     single = torch.eye(side)[:, None]
-    return F.adaptive_avg_pool1d(F.avg_pool1d(single, _WINDOW, stride=1), grid)[:, 0]
+    axis = F.adaptive_avg_pool1d(F.avg_pool1d(single, _WINDOW, stride=1), grid)[:, 0]
+    weights, patches = axis.topk(int((axis != 0).sum(1).max()), dim=1)
+    return patches.to(device), weights.to(device)
 
 
 def _patches_of(
-    pixels: Int[Tensor, " points"], axis: Float[Tensor, "side grid"]
+    pixels: Int[Tensor, " points"], axis: tuple[Tensor, Tensor], grid: int
 ) -> tuple[Int[Tensor, "points some"], Float[Tensor, "points some"]]:
     """The patches that each pixel counts in, and its share in them (some of no weight)."""
-    side, grid = axis.shape
-    most = int((axis != 0).sum(1).max())
-    weights, patches = axis.topk(most, dim=1)
+    patches, weights = axis
+    side = len(patches)
     row, column = pixels // side, pixels % side
     both = weights[row][:, :, None] * weights[column][:, None]
     places = patches[row][:, :, None] * grid + patches[column][:, None]

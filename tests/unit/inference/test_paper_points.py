@@ -18,18 +18,22 @@ IN_INTERPRETER = """
 import sys
 import numpy as np, torch
 from torch.nn.utils.rnn import pad_sequence
-from inference.model.paper.point_kernels import spread
-from inference.model.paper.points import _begin, _spread, _tie_order
+from inference.model.paper import points
+from inference.model.paper.points import Clouds, farthest_points, nearest_points
 golden = np.load(sys.argv[1])
-clouds = [torch.from_numpy(golden[name]) for name in ("cloud", "cloud_deg")]
-orders = [_tie_order(len(cloud)) for cloud in clouds]
-ordered = [cloud[order] for cloud, order in zip(clouds, orders)]
-begin = pad_sequence([_begin(c) for c in ordered], batch_first=True, padding_value=-1.0)
-places = spread(pad_sequence(ordered, batch_first=True), begin, 64)
-assert (orders[0][places[0]].numpy() == golden["fps_idx"]).all()
-assert (orders[1][places[1]].numpy() == golden["fps_deg_idx"][:64]).all()
 ties = torch.rand(2500, 3, generator=torch.Generator().manual_seed(0)).mul(6).round()
-assert torch.equal(spread(ties[None], _begin(ties)[None], 60)[0], _spread(ties, 60))
+given = [torch.from_numpy(golden[name]) for name in ("cloud", "cloud_deg")]
+given += [ties[:1237], ties[:5], ties[1:2]]
+padded = pad_sequence(given, batch_first=True, padding_value=0.5)
+pixels = torch.arange(padded.shape[1]).expand(len(given), -1)
+clouds = Clouds(padded, pixels, torch.tensor([len(each) for each in given]), side=64)
+def asked():
+    chosen = farthest_points(clouds, 37)
+    return chosen, *(nearest_points(clouds, chosen, count) for count in (1, 45, 300))
+expected = asked()
+points.has_kernels = lambda _: True
+assert all(torch.equal(found, each) for found, each in zip(asked(), expected, strict=True))
+assert (farthest_points(clouds, 64)[0].numpy() == golden["fps_idx"]).all()
 print("equal")
 """
 
@@ -140,8 +144,8 @@ def test_a_cloud_alone_gets_what_it_gets_among_others() -> None:
     assert torch.equal(nearest_points(batch, chosen, 20)[1:], nearest_points(alone, chosen[1:], 20))
 
 
-def test_the_kernel_chooses_the_same_points(monkeypatch) -> None:
-    """Run by Triton's interpreter, with one block of lanes and with several."""
+def test_the_kernels_find_the_same_points(monkeypatch) -> None:
+    """Run by Triton's interpreter: duplicates, ties, tiles that no cloud fills, tiny clouds."""
     pytest.importorskip("triton", reason="Triton is not installed: CUDA alone needs it")
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     golden = ROOT / "tests" / "golden" / "a_group.npz"
@@ -156,8 +160,17 @@ def test_the_kernel_chooses_the_same_points(monkeypatch) -> None:
     assert told.stdout == "equal\n"
 
 
+def test_one_point_many_times_is_searched_too() -> None:
+    """Nothing spans such a cloud; its points go by index."""
+    cloud = torch.full((20, 3), 0.3)
+    assert neighbours.nearest_of_tiles(cloud, cloud[:1], 18)[0].tolist() == list(range(18))
+
+
 def test_the_order_of_ties_is_that_of_the_reduction() -> None:
     """Smallest bit-reversed lane first, then the lowest index."""
+    lengths = torch.tensor([1, 2, 3, 6, 511, 512, 513, 1500])
+    for length, order in zip(lengths.tolist(), points._tie_orders(lengths, 1500), strict=True):
+        assert torch.equal(order[:length], points._tie_order(length))
     assert points._tie_order(6).tolist() == [0, 4, 2, 1, 5, 3]
     assert points._tie_order(1).tolist() == [0]
     assert points._tie_order(513)[:3].tolist() == [0, 512, 256]

@@ -1,5 +1,9 @@
 """From groups to patches, against the authors' functions in double precision."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +11,30 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from inference.model.paper.points import Clouds, farthest_points
 from inference.model.paper.pooling import interpolation, pooling_operator
+
+ROOT = Path(__file__).parents[3]
+
+IN_INTERPRETER = """
+import sys
+import numpy as np, torch
+from inference.model.paper import pooling
+from inference.model.paper.points import Clouds
+golden = np.load(sys.argv[1])
+cloud, doubled = (torch.from_numpy(golden[name]) for name in ("cloud", "cloud_deg"))
+ties = torch.rand(700, 3, generator=torch.Generator().manual_seed(0)).mul(6).round()
+clouds = Clouds(
+    torch.stack((cloud[:700], ties)), torch.arange(700).expand(2, -1), torch.tensor([700, 333]), 64
+)
+chosen = torch.tensor(golden["fps_idx"][:33]).long().remainder(333).expand(2, -1)
+def asked():
+    yield pooling.pooling_operator(clouds, chosen, grid=28)
+    for some, count in ((doubled, 41), (ties[:300], 37), (cloud[:130], 2), (cloud[:1], 1)):
+        yield from pooling.interpolation(some, some[:count])
+expected = list(asked())
+pooling.has_kernels = lambda _: True
+assert all(torch.equal(found, each) for found, each in zip(asked(), expected, strict=True))
+print("equal")
+"""
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +122,19 @@ def test_a_cloud_alone_is_pooled_as_it_is_among_others() -> None:
     )
     among = pooling_operator(batch, centres)[1]
     assert torch.equal(pooling_operator(alone, centres[1:2])[0], among)
+
+
+def test_the_kernel_finds_the_same_three_groups(monkeypatch) -> None:
+    """Run by Triton's interpreter: duplicates, ties, tiles that no cloud fills, too few groups."""
+    pytest.importorskip("triton", reason="Triton is not installed: CUDA alone needs it")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    golden = ROOT / "tests" / "golden" / "a_group.npz"
+    told = subprocess.run(
+        [sys.executable, "-c", IN_INTERPRETER, str(golden)],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert told.stdout == "equal\n"
