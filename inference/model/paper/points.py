@@ -53,14 +53,16 @@ class Clouds:
             ValueError: A cloud without such a pixel; its place in the batch is named.
         """
         flat = organised.flatten(1, 2)
-        kept = [_measured(cloud).nonzero()[:, 0] for cloud in flat]
-        empty = next((place for place, pixels in enumerate(kept) if not len(pixels)), None)
-        if empty is not None:
-            raise ValueError(f"cloud {empty} of the batch has no valid point")
+        measured = _measured(flat)
+        lengths = measured.sum(1)
+        counts = lengths.tolist()
+        if 0 in counts:
+            raise ValueError(f"cloud {counts.index(0)} of the batch has no valid point")
+        cloud, pixels = measured.nonzero().unbind(1)  # of all clouds at once: one wait for a GPU
         return cls(
-            points=pad_sequence([c[p] for c, p in zip(flat, kept, strict=True)], batch_first=True),
-            pixels=pad_sequence(kept, batch_first=True),
-            lengths=torch.tensor([len(pixels) for pixels in kept], device=organised.device),
+            points=pad_sequence(list(torch.split(flat[cloud, pixels], counts)), batch_first=True),
+            pixels=pad_sequence(list(torch.split(pixels, counts)), batch_first=True),
+            lengths=lengths,
             side=organised.shape[1],
         )
 
@@ -117,8 +119,8 @@ def nearest_points(
     return torch.stack([f[:, columns] for f, columns in zip(found, last, strict=True)])
 
 
-def _measured(cloud: Float[Tensor, "pixels 3"]) -> Bool[Tensor, " pixels"]:
-    return (torch.isfinite(cloud) & (cloud != 0)).all(1)
+def _measured(clouds: Float[Tensor, "batch pixels 3"]) -> Bool[Tensor, "batch pixels"]:
+    return (torch.isfinite(clouds) & (clouds != 0)).all(2)
 
 
 @lru_cache(maxsize=64)
