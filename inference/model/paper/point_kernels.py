@@ -16,6 +16,12 @@ from triton import language as tl
 _LANES: Final = 1024
 _WARPS: Final = 8
 
+_ALIGNED: Final = 16
+"""Triton compiles for multiples of this alone, which it reads four numbers at a time."""
+
+_NONE: Final = -1.0
+"""The distance of what is no point."""
+
 _GROUP: Final = 16
 """Points, one after the other, of which the nearest alone is looked at first."""
 
@@ -40,14 +46,15 @@ def spread(
         distance: Their distances to the empty choice; negative where there is no point.
         count: How many places to choose.
     """
-    columns = points.mT.contiguous()
-    distance = distance.clone()  # the kernel works in it
+    wider = -points.shape[1] % _ALIGNED
+    columns = F.pad(points.mT, (0, wider)).contiguous()
+    distance = F.pad(distance, (0, wider), value=_NONE).clone()  # the kernel works in it
     chosen = torch.zeros(len(points), count, dtype=torch.int64, device=points.device)
     _farthest[(len(points),)](
         columns,
         distance,
         chosen,
-        points=points.shape[1],
+        points=columns.shape[2],
         count=count,
         lanes=_LANES,
         num_warps=_WARPS,
@@ -179,7 +186,7 @@ def _farthest(
         tl.store(chosen + step, last.to(tl.int64))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["groups"])  # another cloud, another size: compiled once
 def _group_minima(
     tiles: "Any",
     centre_points: "Any",
@@ -217,7 +224,7 @@ def _group_minima(
     tl.store(minima + at, best, mask=asked[:, None] & there[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["points"])
 def _keys(
     coordinates: "Any",
     centre_points: "Any",
@@ -249,7 +256,7 @@ def _keys(
     tl.store(keys + row * slots + slot, tl.where(inside, key, none), mask=there)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["points"], do_not_specialize_on_alignment=["coordinates"])
 def _three(
     coordinates: "Any",
     centre_points: "Any",
