@@ -110,11 +110,12 @@ def farthest_points(clouds: Clouds, count: int) -> Work:
 def nearest_points(clouds: Clouds, groups: int, size: int) -> Work:
     """All distances, 8 operations each, and a selection that has to see each once.
 
-    A processor leaves most of them out. Moved: one key of 8 bytes for each, written and read.
+    A processor leaves most of them out. Moved: the points, and the indices kept; no distance has
+    to be written.
     """
-    pairs = groups * float(clouds.lengths.sum())
+    points = float(clouds.lengths.sum())
     kept = groups * size * len(clouds.lengths)
-    return Work(fp32=9 * pairs, moved=16 * pairs + 8 * kept)
+    return Work(fp32=9 * groups * points, moved=3 * _SINGLE * points + 8 * kept)
 
 
 def group_encoder(encoder: GroupEncoder, groups: Tensor, precision: Precision) -> Work:
@@ -156,11 +157,11 @@ def transformer(network: PointMae, tokens: Tensor, precision: Precision) -> Work
 def pooling_operator(clouds: Clouds, groups: int, *, grid: int = 56) -> Work:
     """Distances of all points to all groups, three minima and sums.
 
-    Moved: distances written once and read for each minimum, the operator written.
+    Moved: each point, and its three groups and distances written and read; the operator written.
     """
-    pairs = groups * float(clouds.lengths.sum())
-    numbers = 4 * pairs + len(clouds.lengths) * grid**2 * groups
-    return Work(fp32=11 * pairs, moved=_SINGLE * numbers)
+    points = float(clouds.lengths.sum())
+    numbers = 15 * points + len(clouds.lengths) * grid**2 * groups
+    return Work(fp32=11 * groups * points, moved=_SINGLE * numbers)
 
 
 def pooled(parts: list[Patches], groups: int) -> Work:
