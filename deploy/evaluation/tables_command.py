@@ -53,6 +53,7 @@ def run_tables(order: TablesOrder, *, progress: Progress) -> Results:
     """
     source = _source(order)
     device = _device(order.device)
+    _refuse_unknown(order, source)
     eyes, weights = {}, []
     for name, kind in source.modalities.items():
         wanted = Wanted(
@@ -87,6 +88,14 @@ def run_tables(order: TablesOrder, *, progress: Progress) -> Results:
     (order.out / "tables.json").write_text(results.to_json(), encoding="utf-8")
     write_tables_page(order.out / "tables.html", results)
     return results
+
+
+def _refuse_unknown(order: TablesOrder, source: Source) -> None:
+    known = ", ".join(source.modalities)
+    for option, given in (("--eye", order.eyes), ("--weights", order.weights)):
+        for name in given:
+            if name not in source.modalities:
+                raise Poison(option, f"{name!r} is no modality of these parts; they have {known}")
 
 
 def _source(order: TablesOrder) -> Source:

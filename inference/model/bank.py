@@ -74,10 +74,16 @@ class Bank:
 
     @classmethod
     def of(cls, rows: Float[Tensor, "rows dim"]) -> Self:
-        """Lay `rows` out for search, in float32."""
-        rows = rows.float().contiguous()
-        wide = rows.shape[1] >= _WIDE_DIM and len(rows) >= _WIDE_ROWS
-        return cls(WideIndex.of(rows) if wide else PlainIndex.of(rows))
+        """Lay `rows` out for search, in float32.
+
+        Raises:
+            ValueError: A value is not finite.
+        """
+        rows = _finite(rows, "rows").contiguous()
+        if rows.shape[1] < _WIDE_DIM or len(rows) < _WIDE_ROWS:
+            return cls(PlainIndex.of(rows))
+        with torch.autocast(rows.device.type, enabled=False):
+            return cls(WideIndex.of(rows))
 
     @property
     def rows(self) -> Float[Tensor, "rows dim"]:
@@ -95,13 +101,24 @@ class Bank:
         """The `count` nearest rows of each query and their Euclidean distances.
 
         Raises:
-            ValueError: The bank has fewer than `count` rows.
+            ValueError: There is no query, one is not finite, or the bank has fewer than `count`
+                rows.
         """
         if count > len(self):
             raise ValueError(f"{count} neighbours of a bank of {len(self)} rows")
+        if not len(queries):
+            raise ValueError("no query was given; ask for one patch at least")
         with torch.autocast(queries.device.type, enabled=False):  # the answer is float32's
-            return self.index.nearest(queries, count)
+            return self.index.nearest(_finite(queries, "queries"), count)
 
     def distances(self, queries: Float[Tensor, "patches dim"]) -> Float[Tensor, " patches"]:
         """Euclidean distance of each query to its nearest row."""
         return self.nearest(queries).distances[:, 0]
+
+
+def _finite(values: Float[Tensor, "some dim"], name: str) -> Float[Tensor, "some dim"]:
+    """The values in float32; what is not finite has no nearest row, and would hide others'."""
+    values = values.float()
+    if not bool(torch.isfinite(values.sum())) and not bool(torch.isfinite(values).all()):
+        raise ValueError(f"{name} have values that are not finite: check what extracted them")
+    return values

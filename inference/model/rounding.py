@@ -102,10 +102,10 @@ class Frame:
         columns = (turned[:, :lead], lost, second.float(), turned[:, lead:], left[:, lead:], turned)
         return Rounded(values=values, lengths=torch.stack([_length(each) for each in columns]))
 
-    def put_away(self, values: Float[Tensor, "some wide"], *, half_square: float) -> None:
-        """Rows that only fill a block are so far from every query."""
+    def put_away(self, values: Float[Tensor, "some wide"]) -> None:
+        """Rows that only fill a block are infinitely far from every query."""
         values[:] = 0
-        values[:, len(self.centre) + 2 * self.leading] = -half_square
+        values[:, len(self.centre) + 2 * self.leading] = -torch.inf
 
 
 def chance_of_sums(

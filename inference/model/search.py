@@ -36,8 +36,6 @@ _ROUNDING: Final = 2.0**-8
 """Relative error of a number rounded to bfloat16."""
 _DIFFERENCES: Final = 1e-3
 """More than distances of differences in float32 can be off by, relatively."""
-_AWAY: Final = 1e30
-"""Half the square distance of rows that only fill the last block."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +93,7 @@ class WideIndex:
             coarse.append(rounded.values)
             reach.append(rounded.lengths.view(len(rounded.lengths), -1, GROUP).amax(2))
         values = torch.cat(coarse)
-        frame.put_away(values[count:], half_square=_AWAY)
+        frame.put_away(values[count:])
         return cls(
             sorted_rows=padded,
             number=F.pad(order, (0, filled), value=count),
@@ -159,7 +157,7 @@ class WideIndex:
             rows = self.sorted_rows[start : start + _BLOCK] - self.frame.centre
             half = _half_square(rows)
             affinity = linear(centred, rows) - half - square
-            affinity[:, max(self.count - start, 0) :] = -_AWAY  # what only fills the block
+            affinity[:, max(self.count - start, 0) :] = -torch.inf  # what only fills the block
             highest.append(affinity.view(len(queries), -1, GROUP).amax(2))
             longest.append((2 * half).sqrt().view(-1, GROUP).amax(1))
         found = torch.cat(highest, dim=1)
@@ -264,7 +262,12 @@ def _lowest(
 def _within(
     highest: Float[Tensor, "queries groups"], doubt: Float[Tensor, "queries groups"], count: int
 ) -> Bool[Tensor, "queries groups"]:
-    """Groups whose highest affinity may be among the `count` highest of all rows."""
+    """Groups whose highest affinity may be among the `count` highest of all rows.
+
+    Groups that only fill a block are at minus infinity, and never among them.
+    """
+    if count >= highest.shape[1]:
+        return torch.isfinite(highest)
     low = highest - doubt
     sure = low.amax(1, keepdim=True) if count == 1 else low.topk(count, dim=1).values[:, -1:]
     return highest + doubt >= sure

@@ -31,14 +31,15 @@ class Effect(StrEnum):
 class Setting:
     """What may be behind the asymmetry."""
 
-    bank_side: Literal[28, 56]
+    bank_side: int
     """Patches along one side of the real image's bank; the hallucinated one has 56."""
     weight: Literal["1.0", "0.1", "equal"]
     """What hallucination counts beside the main modality; ``equal``: after scaling both."""
     final_gelu: bool
     """Whether the head ends in a GELU, which cuts off what is below -0.17."""
     path_noise: bool
-    """Whether branches of the point network are dropped at random, as in the authors' runs."""
+    """Whether clouds' patches carry noise that stands in for the branches that the authors' runs
+    drop at random: as large, but on each patch by itself."""
 
     @property
     def words(self) -> str:

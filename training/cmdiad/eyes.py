@@ -80,6 +80,8 @@ def make_eye(wanted: Wanted, *, kind: Kind, device: torch.device) -> tuple[Eye, 
         Poison: No such network, no weights, or weights that do not fit; says what to do.
     """
     name = wanted.network
+    if (name in MODES and kind != "cloud") or (name.startswith("vit_") and kind != "image"):
+        raise Poison(f"eye {name}", f"it does not look at {kind}s; take {default_eye(kind)}")
     try:
         if name in MODES:
             statistics, scale = MODES[name]

@@ -147,7 +147,9 @@ def _keep(
         progress(f"features, {split}", 1 - 1 / (2 + number))  # nobody knows how many there are
     noted = {name: (cost.median_ms, cost.peak_mib) for name, cost in costs.items()}
     text = json.dumps({"parts": index, "skipped": skipped, "costs": noted}, indent=1)
-    (place / _INDEX).write_text(text, encoding="utf-8")
+    unfinished = place / f"{_INDEX}.part"
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.rename(place / _INDEX)
     progress(f"features, {split}", 1.0)
 
 

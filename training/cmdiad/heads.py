@@ -19,8 +19,9 @@ from training.cmdiad.methods import HEAD_KINDS, Protocol
 from training.cmdiad.sources import Kind
 
 NOISE: Final = 0.15
-"""Relative size of what dropped branches leave on a cloud's features, measured between 7 and 27 %
-on the authors' network with random weights."""
+"""Relative size of the noise that stands in for dropped branches: these change a cloud's features
+by 7 to 27 %, measured on the authors' network with random weights. Theirs moves all patches of a
+part together; this moves each by itself, and alike in every epoch."""
 DISTILLED_CONTROLS: Final[tuple[Name, ...]] = ("self-distilled", "shuffled pairs", "random head")
 ABLATED: Final[tuple[Name, ...]] = ("f2f other end", "f2f noisy")
 _PRESETS: Final[Mapping[Protocol, HeadSettings]] = {"paper": PAPER_EXACT, "ours": OURS}
@@ -51,6 +52,7 @@ class Lesson:
     key: Key
     settings: HeadSettings
     modalities: Mapping[str, Kind]
+    seed: int
 
     def __len__(self) -> int:
         return len(self.parts)
@@ -74,7 +76,7 @@ class Lesson:
     def _tokens(self, seen: Seen, name: str, part: KeptPart) -> Tensor:
         patches = seen.patches
         if self.key.name == "f2f noisy" and self.modalities[name] == "cloud":
-            patches = noisy(patches, NOISE, key=part.key)
+            patches = noisy(patches, NOISE, key=f"{self.seed} {part.key}")
         return patches.at_grid(GRID).dense()
 
     def _foreground(self, seen: Mapping[str, Seen]) -> Tensor:
@@ -116,7 +118,13 @@ def fit_heads(
     settings = settings_of(protocol)
     heads = {}
     for number, key in enumerate(keys):
-        lesson = Lesson(parts=parts, key=key, settings=settings[key.name], modalities=modalities)
+        lesson = Lesson(
+            parts=parts,
+            key=key,
+            settings=settings[key.name],
+            modalities=modalities,
+            seed=seed,
+        )
         recipe = _recipe(key, lesson, epochs=epochs, seed=seed)
         path = folder / f"{key.file}.safetensors"
 
@@ -164,7 +172,9 @@ def _write(
             progress=progress,
         )
         checkpoint.unlink(missing_ok=True)
-    save_file({name: each.contiguous() for name, each in head.state_dict().items()}, path)
+    unfinished = path.with_suffix(".part")
+    save_file({name: each.contiguous() for name, each in head.state_dict().items()}, unfinished)
+    unfinished.rename(path)
 
 
 def _read(path: Path, lesson: Lesson) -> nn.Module:

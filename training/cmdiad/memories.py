@@ -1,5 +1,6 @@
 """Every bank of an evaluation: real modalities, hallucinated ones, and what these must beat."""
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -51,13 +52,16 @@ class View:
     """Repeated to 56 x 56 first, so that a bank of a share of them is larger."""
     hallucinator: Hallucinator | None = None
     noise: float = 0.0
-    """Relative size of noise on the source's patches, drawn from the part's name."""
+    """Relative size of noise on the source's patches, drawn from the part's name and the seed."""
+    seed: int = 0
 
     def patches(self, seen: Mapping[str, Seen], *, key: str) -> Patches:
         """The patches that this bank keeps, or is asked for."""
         source = seen[self.source]
         if self.noise:
-            source = replace(source, patches=noisy(source.patches, self.noise, key=key))
+            source = replace(
+                source, patches=noisy(source.patches, self.noise, key=f"{self.seed} {key}")
+            )
         if self.hallucinator is not None:
             return self.hallucinator.hallucinate(source)
         return source.patches.at_grid(GRID) if self.fine else source.patches
@@ -116,8 +120,9 @@ def views_of(
     fine: Iterable[str],
     noise: Mapping[str, float],
     settings: Mapping[Name, HeadSettings],
+    seed: int,
 ) -> dict[Key, View]:
-    """The view of every bank of a class.
+    """The view of every bank of a class; the control of two banks has as many rows as F2F.
 
     Args:
         heads: By key, every head that was fitted.
@@ -126,20 +131,22 @@ def views_of(
         fine: Modalities whose own bank is tried at 56 x 56 too.
         noise: Modalities that are tried with noise of this size.
         settings: Of each kind of head.
+        seed: Of the noise.
     """
     found = {}
     for name in sorted(modalities):
         found[Key("own", name, name)] = View(source=name)
         for target in sorted(set(modalities) - {name}):
-            found[Key("two banks", name, target)] = View(source=name)
+            found[Key("two banks", name, target)] = View(source=name, fine=True)
     found |= {Key("own fine", name, name): View(source=name, fine=True) for name in fine}
     found |= {
-        Key("own noisy", name, name): View(source=name, noise=size) for name, size in noise.items()
+        Key("own noisy", name, name): View(source=name, noise=size, seed=seed)
+        for name, size in noise.items()
     }
     for key, head in heads.items():
         made = Hallucinator(kind=settings[key.name].kind, head=head, eye=eyes[key.target])
         size = noise.get(key.source, 0.0) if key.name == "f2f noisy" else 0.0
-        found[key] = View(source=key.source, hallucinator=made, noise=size)
+        found[key] = View(source=key.source, hallucinator=made, noise=size, seed=seed)
     return found
 
 
@@ -171,7 +178,7 @@ def _without_zeros(values: Tensor) -> Tensor:
 
 def noisy(patches: Patches, size: float, *, key: str) -> Patches:
     """Each vector with noise of a share `size` of its length; background stays as it is."""
-    seed = int.from_bytes(key.encode()[-7:], "little")
+    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:7])
     noise = torch.randn(patches.values.shape, generator=torch.Generator().manual_seed(seed))
     noise = noise.to(patches.values.device)
     length = patches.values.norm(dim=1, keepdim=True)

@@ -1,5 +1,6 @@
 """An evaluation of CMDIAD from parts to tables; what is done is kept, so it goes on anywhere."""
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from connectors.errors import Poison
+from inference.model.paper.model import GRID
 from training.cmdiad.columns import Columns, keep_columns
 from training.cmdiad.features import KeptCategory, keep_category
 from training.cmdiad.heads import NOISE, fit_heads, head_keys, settings_of
@@ -84,11 +86,11 @@ def judged(
         folder: Keeps heads and what banks said.
         progress: See `Progress`.
     """
-    grid = image_grid(every)
+    grid = image_grid(order, every)
     for seed in order.seeds:
-        place = folder / f"seed-{seed}"
+        place = folder / f"heads-of-{_taught_on(every)}" / f"seed-{seed}"
         heads = _heads(order, every, seed=seed, folder=place / "heads", progress=progress)
-        views = _views(order, heads, grid=grid)
+        views = _views(order, heads, grid=grid, seed=seed)
         for kept in every:
             columns = keep_columns(
                 kept,
@@ -109,10 +111,17 @@ def judged(
             )
 
 
-def image_grid(every: Sequence[KeptCategory]) -> int:
-    """Patches along a side of the images' own grid; of the clouds' if there is no image."""
+def image_grid(order: Order, every: Sequence[KeptCategory]) -> int:
+    """Patches along a side of the images' own grid; 56 if there is no image."""
     seen = every[0].splits["train"][0].seen()
-    return min(each.patches.grid for each in seen.values())
+    grids = [seen[name].patches.grid for name, kind in order.modalities.items() if kind == "image"]
+    return min(grids, default=GRID)
+
+
+def _taught_on(every: Sequence[KeptCategory]) -> str:
+    """A digest of the parts that heads learn from: with other classes they are other heads."""
+    keys = [part.key for kept in every for part in kept.splits["train"]]
+    return hashlib.sha256("\n".join(sorted(keys)).encode()).hexdigest()[:12]
 
 
 def _heads(
@@ -136,7 +145,9 @@ def _heads(
     )
 
 
-def _views(order: Order, heads: Mapping[Key, nn.Module], *, grid: int) -> dict[Key, View]:
+def _views(
+    order: Order, heads: Mapping[Key, nn.Module], *, grid: int, seed: int
+) -> dict[Key, View]:
     ablated = order.trials(grid) is not None
     kinds = order.modalities
     images = [name for name, kind in kinds.items() if kind == "image"]
@@ -145,9 +156,10 @@ def _views(order: Order, heads: Mapping[Key, nn.Module], *, grid: int) -> dict[K
         heads,
         modalities=kinds,
         eyes=order.eyes,
-        fine=images if ablated and grid != 56 else (),
+        fine=images if ablated and grid != GRID else (),
         noise=dict.fromkeys(clouds, NOISE) if ablated else {},
         settings=settings_of(order.protocol),
+        seed=seed,
     )
 
 

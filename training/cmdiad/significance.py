@@ -24,7 +24,8 @@ from training.promise_check import Counted, Share, check_cells
 
 CONTROLS: Final = ("two banks", "self-distilled", "shuffled pairs", "random head")
 """The main modality with a second bank of as many rows; a head main -> main; a head taught with
-other images' targets; a head that was never trained."""
+other images' targets; a head that was never trained. All of as many rows. In the authors' protocol
+a machine weighs each by the size of its scores, as it does hallucination; ours scales all alike."""
 
 
 class Finding(StrEnum):

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from connectors.errors import Poison
+from connectors.folder import iter_folder
 from connectors.line import Modality
 from inference.model.backbone import as_imagenet
-from inference.organised import from_heights, from_points
+from inference.organised import from_points
 from inference.prepared import (
     SIDE,
     Placement,
@@ -130,7 +131,8 @@ class PublishedSource:
 class FolderSource:
     """Captures in a folder ``<split>/<label>/<part>/<modality>.*`` as one class.
 
-    Without a split ``validation``, every eighth good training part is held back, by its name.
+    Without a split ``validation``, an eighth of the good training parts is held back, by their
+    names, two at least.
     Captures are squeezed to a square: a folder tells no geometry. Masks are looked for beside them.
     """
 
@@ -140,14 +142,14 @@ class FolderSource:
 
     @property
     def version(self) -> str:
-        """See `Source`."""
-        return self.root.name
+        """See `Source`: names, sizes and times of all files."""
+        return folder_version(self.root)
 
     @property
     def modalities(self) -> dict[str, Kind]:
-        """See `Source`; a height map is looked at as a cloud."""
+        """See `Source`; a height map is looked at as an image."""
         return {
-            name: "image" if each.kind == "image" else "cloud"
+            name: "cloud" if each.kind == "point-cloud" else "image"
             for name, each in self.declared.items()
         }
 
@@ -158,6 +160,7 @@ class FolderSource:
     def parts(self, category: str, split: Split, skipped: Skips) -> Iterator[Part]:
         """See `Source.parts`; only complete parts, only good ones of what is learned from."""
         splits = {path.name for path in self.root.iterdir() if path.is_dir()}
+        held_back = set() if "validation" in splits else self._held_back()
         for folder in sorted(self._folders(splits, split)):
             found = folder_samples(
                 self.root, product=category, modalities=self.declared, split=folder
@@ -165,20 +168,32 @@ class FolderSource:
             for sample in found:
                 if not self.declared.keys() <= sample.captures.keys():
                     skipped.setdefault("incomplete", []).append(sample.key)
-                elif self._belongs(sample, split, held_back="validation" not in splits):
-                    yield self._part(sample)
+                elif split == "test" or (
+                    sample.label == GOOD
+                    and (not held_back or (sample.key in held_back) == (split == "validation"))
+                ):
+                    yield from self._read(sample, skipped)
+
+    def _read(self, sample: PartSample, skipped: Skips) -> Iterator[Part]:
+        try:
+            yield self._part(sample)
+        except Poison as error:
+            skipped.setdefault(BROKEN, []).append(f"{sample.key}: {error}")
 
     def _folders(self, splits: set[str], split: Split) -> set[str]:
         if split == "test":
             return splits - {"train", "validation"}
         return {"validation"} if split == "validation" and "validation" in splits else {"train"}
 
-    @staticmethod
-    def _belongs(sample: PartSample, split: Split, *, held_back: bool) -> bool:
-        if split == "test" or not held_back:
-            return split == "test" or sample.label == GOOD
-        drawn = int.from_bytes(hashlib.sha256(sample.key.encode()).digest()[:8]) / 2**64
-        return sample.label == GOOD and (drawn < _HELD_BACK) == (split == "validation")
+    def _held_back(self) -> set[str]:
+        """The good training parts that become the validation split."""
+        keys = [
+            part.part_id
+            for part in iter_folder(self.root)
+            if part.split == "train" and part.label == GOOD
+        ]
+        keys.sort(key=lambda key: hashlib.sha256(key.encode()).digest())
+        return set(keys[: max(2, round(_HELD_BACK * len(keys)))])
 
     def _part(self, sample: PartSample) -> Part:
         first = next(iter(sample.captures.values()))
@@ -198,12 +213,7 @@ class FolderSource:
 
     def _cloud(self, name: str, capture: Capture) -> Tensor:
         units = self.declared[name].units
-        cloud = (
-            from_points(capture, units=units)
-            if capture.ndim == 3
-            else from_heights(capture, units=units, pitch=1.0)
-        )
-        return as_cloud(cloud)
+        return as_cloud(from_points(capture, units=units))
 
     def _mask(self, sample: PartSample, shape: tuple[int, int]) -> NDArray[np.bool_] | None:
         if sample.label == GOOD:
@@ -218,6 +228,15 @@ class FolderSource:
                 raise Poison(str(path), f"{grey.shape} pixels, the capture has {shape}")
             found |= grey > grey.max() / 2
         return found
+
+
+def folder_version(root: Path) -> str:
+    """A digest of the names, sizes and times of all files: changed captures are other data."""
+    digest = hashlib.sha256()
+    for path in sorted(each for each in root.rglob("*") if each.is_file()):
+        stat = path.stat()
+        digest.update(f"{path.relative_to(root)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def as_picture(picture: NDArray[np.uint8] | None) -> Tensor:
@@ -245,7 +264,8 @@ def _in_bytes(capture: Capture) -> NDArray[np.uint8]:
     """An image of any depth as three bytes a pixel; floats by the middle of their own range."""
     values = np.asarray(capture)
     if values.dtype != np.uint8:
-        low, high = np.percentile(values, (1, 99))
+        low, high = np.nanpercentile(values, (1, 99))
         values = np.clip((values - low) / max(float(high - low), 1e-9) * 255, 0, 255)
+        values = np.nan_to_num(values)
     picture = values.astype(np.uint8)
     return picture if picture.ndim == 3 else np.repeat(picture[..., None], 3, axis=2)

@@ -5,7 +5,6 @@ They ask about one image and one cloud, by I-AUROC, with plain sums: a machine w
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from inference.model.paper.heads import OURS, PAPER_EXACT
 from inference.model.paper.model import GRID
@@ -59,8 +58,7 @@ def trials_of(
 
 def _settings(*, native: int, protocol: Protocol) -> Iterator[Setting]:
     gelu = (PAPER_EXACT if protocol == "paper" else OURS).final_gelu
-    side: Literal[28, 56] = 56 if native == GRID else 28
-    base = Setting(bank_side=side, weight="1.0", final_gelu=gelu, path_noise=False)
+    base = Setting(bank_side=native, weight="1.0", final_gelu=gelu, path_noise=False)
     yield base
     if native != GRID:
         yield replace(base, bank_side=56)

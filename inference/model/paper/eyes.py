@@ -15,7 +15,7 @@ from inference.model.paper.patches import Patches
 from inference.model.paper.point_mae import PointMae
 from inference.model.paper.points import Clouds
 from inference.model.paper.pooling import pooling_operator
-from inference.model.paper.vit import VisionTransformer
+from inference.model.paper.vit import GRID, VisionTransformer, repeat_to_grid
 
 BATCHES: Final = (1, 4, 16)
 """Samples that a GPU looks at together; more are looked at one such batch after the other."""
@@ -29,10 +29,16 @@ class ImageEye:
 
     @torch.no_grad()
     def see(self, inputs: Float[Tensor, "batch 3 side side"]) -> list[Patches]:
-        """One vector for each place of the network's own grid."""
+        """One vector for each place of the network's own grid.
+
+        A grid that does not repeat to the common one is interpolated to it.
+        """
         found: list[Patches] = []
         for batch, count in _batches(inputs):
-            found += [Patches.all_of(tokens) for tokens in self.network(batch)[:count]]
+            tokens = self.network(batch)[:count]
+            if GRID % self.network.grid[0]:
+                tokens = repeat_to_grid(tokens, GRID)
+            found += [Patches.all_of(each) for each in tokens]
         return found
 
 

@@ -93,7 +93,9 @@ def test_without_its_doubt_the_search_would_be_wrong(monkeypatch) -> None:
     rows = crowded(9_001, 0.002)
     queries = rows[::600] + 0.002 * randn(16, DIM, seed=1)
     within = search._within
-    monkeypatch.setattr(search, "_within", lambda high, doubt, n: within(high, 0 * doubt, n))
+    monkeypatch.setattr(
+        search, "_within", lambda high, doubt, n: within(high, torch.zeros_like(doubt), n)
+    )
     assert Bank.of(rows).nearest(queries).rows.tolist() != plainly(rows, queries, 1)[1].tolist()
 
 
@@ -140,3 +142,34 @@ def test_asking_for_more_rows_than_there_are_is_an_error() -> None:
     """The count is named."""
     with pytest.raises(ValueError, match="5 neighbours of a bank of 3 rows"):
         Bank.of(randn(3, 4)).nearest(randn(1, 4), 5)
+
+
+@pytest.mark.parametrize("rows", [10, 5_000])
+def test_what_is_not_finite_is_refused_and_hides_nothing(rows) -> None:
+    """In a bank or in a query, whatever is asked beside it; no query at all neither."""
+    bank = Bank.of(randn(rows, DIM))
+    queries = randn(3, DIM, seed=1)
+    queries[1, 5] = torch.nan
+    with pytest.raises(ValueError, match="queries have values that are not finite"):
+        bank.nearest(queries)
+    with pytest.raises(ValueError, match="no query"):
+        bank.nearest(queries[:0])
+    with pytest.raises(ValueError, match="rows have values that are not finite"):
+        Bank.of(torch.where(torch.eye(rows, DIM) > 0, torch.inf, randn(rows, DIM)))
+
+
+def test_more_neighbours_than_groups_and_other_precisions_are_answered() -> None:
+    """A count above the number of groups; queries that come in float16 or float64."""
+    rows, queries = randn(4_096, DIM), randn(2, DIM, seed=1)
+    bank = Bank.of(rows)
+    assert bank.nearest(queries, 300).rows.tolist() == plainly(rows, queries, 300)[1].tolist()
+    half = queries.half()
+    assert bank.nearest(half).rows.tolist() == plainly(rows, half.float(), 1)[1].tolist()
+    assert torch.equal(bank.nearest(queries.double()).rows, bank.nearest(queries).rows)
+
+
+def test_very_distant_rows_are_found_and_not_what_fills_their_block() -> None:
+    """At a scale of 1e15 the filling of the last block is still farther than any row."""
+    rows = 1e15 * randn(4_100, DIM)
+    queries = 1e15 * randn(5, DIM, seed=1)
+    assert Bank.of(rows).nearest(queries).rows.tolist() == plainly(rows, queries, 1)[1].tolist()

@@ -9,7 +9,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own convention
 from connectors.errors import Poison
 from inference.model.paper.patches import Patches
 from inference.prepared import placed
-from training.cmdiad.memories import Key, View, fit_memory
+from training.cmdiad.memories import Key, View, fit_memory, views_of
 from training.cmdiad.methods import control_methods, own, support, table_methods
 from training.cmdiad.order import Order
 from training.cmdiad.results import evaluate
@@ -187,6 +187,28 @@ def test_controls_stand_in_for_hallucination_one_for_one() -> None:
     control, method = found["xyz", "two banks"], by_name["MTFI, PC main, F2F"]
     assert list(control.factors.values()) == list(method.factors.values())
     assert Key("two banks", "xyz", "rgb") in control.factors
+
+
+def test_controls_have_as_many_rows_as_hallucination(folder, results) -> None:
+    """For either main modality, whatever its own grid."""
+    order = an_order("ours", categories=("disc",))
+    views = views_of({}, modalities=KINDS, eyes=order.eyes, fine=(), noise={}, settings={}, seed=0)
+    (kept,) = keep_features(order, folder=folder, progress=quiet)
+    for main, other in (("rgb", "xyz"), ("xyz", "rgb")):
+        view = views[Key("two banks", main, other)]
+        parts = kept.splits["train"]
+        memory = fit_memory(parts, view, share=0.01, seed=0, shuffled=True, device=CPU)
+        assert len(memory.bank) == round(0.01 * len(parts) * 3136)
+
+
+def test_heads_are_taught_anew_for_other_classes(folder, results) -> None:
+    """What is kept for two classes is not taken for one."""
+    order = an_order("ours", categories=("disc",), ablation=False)
+    every = keep_features(order, folder=folder, progress=quiet)
+    before = set(folder.glob("heads-of-*"))
+    (found,) = judged(order, every, folder=folder, progress=quiet)
+    assert found.kept.category == "disc"
+    assert len(set(folder.glob("heads-of-*")) - before) == 1
 
 
 def test_the_machine_is_that_of_the_golden_vectors(golden) -> None:
