@@ -4,6 +4,7 @@ Ground truth may lie beside a capture as ``<modality>_mask.png``. What does not 
 log and skipped, never guessed at; the last log entry says how much that was.
 """
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -52,6 +53,15 @@ def iter_folder(root: Path) -> Iterator[FolderPart]:
             parts += 1
             yield part
     _log.info("folder_read", root=str(root), parts=parts, skipped=walk.skipped)
+
+
+def folder_version(root: Path) -> str:
+    """A digest of the names, sizes and times of all files: changed captures are other data."""
+    digest = hashlib.sha256()
+    for path in sorted(each for each in root.rglob("*") if each.is_file()):
+        stat = path.stat()
+        digest.update(f"{path.relative_to(root)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 @dataclass(slots=True)

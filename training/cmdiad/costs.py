@@ -26,6 +26,8 @@ class Cost:
     def noted(self, *, parts: int = 1) -> Iterator[None]:
         """What is done inside counts, shared out among so many parts."""
         self._wait()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
         began_s = time.perf_counter()
         yield
         self._wait()

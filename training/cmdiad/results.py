@@ -65,6 +65,7 @@ def evaluate(order: Order, *, folder: Path, progress: Progress) -> Results:
         dataset=order.source.name,
         version=order.source.version,
         commit=order.commit,
+        maps="224 x 224 pixels" if order.protocol == "paper" else "the size of the sensor's image",
         synthetic=order.synthetic,
         weights=tuple(order.weights),
         seeds=tuple(order.seeds),

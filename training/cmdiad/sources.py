@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from connectors.errors import Poison
-from connectors.folder import iter_folder
+from connectors.folder import folder_version, iter_folder
 from connectors.line import Modality
 from inference.model.backbone import as_imagenet
 from inference.organised import from_points
@@ -228,15 +228,6 @@ class FolderSource:
                 raise Poison(str(path), f"{grey.shape} pixels, the capture has {shape}")
             found |= grey > grey.max() / 2
         return found
-
-
-def folder_version(root: Path) -> str:
-    """A digest of the names, sizes and times of all files: changed captures are other data."""
-    digest = hashlib.sha256()
-    for path in sorted(each for each in root.rglob("*") if each.is_file()):
-        stat = path.stat()
-        digest.update(f"{path.relative_to(root)} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-    return digest.hexdigest()[:16]
 
 
 def as_picture(picture: NDArray[np.uint8] | None) -> Tensor:

@@ -152,6 +152,8 @@ class Results:
     version: str
     """A digest of the data."""
     commit: str
+    maps: str
+    """The size at which maps are held against masks, in words."""
     synthetic: bool
     """Whether the images are made up, in the layout of the data set."""
     weights: tuple[Weights, ...]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from connectors.errors import Poison
+from connectors.folder import folder_version
 from connectors.line import Line
 from training.datasets import PartSample, folder_samples, scored_modalities
 
@@ -67,7 +68,7 @@ class FolderDataset:
 
     def __init__(self, root: Path, line: Line) -> None:
         self.line = line
-        self.version = root.name
+        self.version = folder_version(root)
         self._root = root
 
     def fit_samples(self, product: str) -> list[PartSample]:

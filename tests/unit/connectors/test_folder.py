@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from connectors.errors import Poison
-from connectors.folder import FolderPart, iter_folder
+from connectors.folder import FolderPart, folder_version, iter_folder
 
 
 def put(root: Path, *names: str, content: bytes = b"bytes") -> None:
@@ -92,3 +92,16 @@ def test_a_missing_folder_is_refused_with_a_remedy(tmp_path: Path) -> None:
 def test_an_empty_folder_has_no_parts(tmp_path: Path) -> None:
     """An empty folder is legal and says so."""
     assert read(tmp_path) == ([], {}, 0)
+
+
+def test_a_folder_that_changed_has_another_version(tmp_path) -> None:
+    """A file more or other bytes are other data; the same folder stays the same."""
+    place = tmp_path / "train" / "good" / "000"
+    place.mkdir(parents=True)
+    (place / "rgb.png").write_bytes(b"one")
+    before = folder_version(tmp_path)
+    assert folder_version(tmp_path) == before
+    (place / "rgb.png").write_bytes(b"other")
+    changed = folder_version(tmp_path)
+    (place / "infrared.png").write_bytes(b"more")
+    assert len({before, changed, folder_version(tmp_path)}) == 3

@@ -152,6 +152,7 @@ def results() -> Results:
         dataset="MVTec 3D-AD",
         version="3f2a9c1d8e7b6a5f",
         commit="0123456789abcdef",
+        maps="the size of the sensor's image",
         synthetic=False,
         weights=(
             Weights(network="dino", source="vit_base_patch8_224", digest="ab" * 16, random=False),

@@ -221,6 +221,7 @@ def test_results_come_back_from_their_file_as_they_were(resampled) -> None:
         dataset="MVTec 3D-AD",
         version="0123",
         commit="abc",
+        maps="224 x 224 pixels",
         synthetic=True,
         weights=(Weights(network="dino", source="random", digest="00", random=True),),
         seeds=(0, 1, 2, 3, 4),
