@@ -4,6 +4,7 @@ On a processor samples go through one by one. On a GPU a batch is filled up to o
 with copies of its last sample: shapes, and so kernels and roundings, are always among these.
 """
 
+import math
 from typing import Final
 
 import torch
@@ -36,7 +37,7 @@ class ImageEye:
         found: list[Patches] = []
         for batch, count in _batches(inputs):
             tokens = self.network(batch)[:count]
-            if GRID % self.network.grid[0]:
+            if GRID % math.isqrt(tokens.shape[1]):
                 tokens = repeat_to_grid(tokens, GRID)
             found += [Patches.all_of(each) for each in tokens]
         return found

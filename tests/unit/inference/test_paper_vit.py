@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from inference.model.paper.eyes import ImageEye
 from inference.model.paper.vit import DINO, VisionTransformer, repeat_to_grid
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -84,3 +85,13 @@ def test_tokens_of_a_grid_that_does_not_divide_are_interpolated() -> None:
     torch.testing.assert_close(rows[0], rows[-1])
     steps = rows[0, 2:-2].diff()
     torch.testing.assert_close(steps, torch.full_like(steps, 37 / 56), rtol=1e-4, atol=1e-4)
+
+
+def test_an_eye_of_any_grid_gives_patches_that_fit_the_common_one() -> None:
+    """A grid that divides 56 stays as it is; another one is interpolated."""
+    torch.manual_seed(0)
+    for side, grid in ((224, 14), (256, 56)):
+        eye = ImageEye(VisionTransformer(None, name="vit_tiny_patch16_224", side=side))
+        (patches,) = eye.see(torch.rand(1, 3, side, side))
+        assert patches.grid == grid
+        assert len(patches.at_grid(56).place) == 56 * 56
