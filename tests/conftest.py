@@ -1,6 +1,8 @@
 """What tests share: servers that start when first asked for, and a small line with its bundle."""
 
 import importlib
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -154,3 +156,25 @@ def bundle_path(
         out=tmp_path_factory.mktemp("bundles"),
         progress=lambda _stage, _done: None,
     )
+
+
+@pytest.fixture
+def in_interpreter(monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Runs code in another process whose Triton kernels are interpreted; what it printed."""
+    # Triton comes with torch on Linux; where it does not, its kernels are never used either.
+    pytest.importorskip("triton", reason="torch came without Triton here: CUDA alone needs it")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+
+    def run(code: str, *arguments: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            cwd=Path(__file__).parents[1],
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    return run

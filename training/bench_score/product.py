@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from inference.model.bank import Bank
+from inference.model.grid import GRID
 from inference.model.paper.eyes import CloudEye, ImageEye
 from inference.model.paper.fusion import PRIOR, LinearFusion
 from inference.model.paper.heads import CHANNELS, OURS, Kind, build_head
-from inference.model.paper.model import GRID, Eye, Hallucinator, Memory, PaperModel, Seen
+from inference.model.paper.model import Eye, Hallucinator, Memory, PaperModel, Seen
 from inference.model.paper.patches import Patches
 from inference.model.paper.point_mae import GROUP_SIZE, GROUPS, PointMae
 from inference.model.paper.vit import DINO, VisionTransformer

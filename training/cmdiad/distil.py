@@ -22,9 +22,9 @@ import torch
 from torch import Tensor, nn
 
 from connectors.errors import Poison
+from inference.model.grid import GRID
 from inference.model.paper.heads import (
     CHANNELS,
-    GRID,
     PAPER_EXACT,
     SIDE,
     HeadSettings,

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from inference.model.grid import GRID
 from inference.model.paper.heads import OURS, PAPER_EXACT, HeadSettings, build_head
-from inference.model.paper.model import GRID, Seen
+from inference.model.paper.model import Seen
 from inference.model.paper.patches import Patches
 from training.cmdiad.distil import Recipe, Sample, Told, distil, paper_recipe
 from training.cmdiad.features import KeptPart

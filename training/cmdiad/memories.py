@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from inference.model.bank import Bank
 from inference.model.coreset import greedy_coreset
+from inference.model.grid import GRID
 from inference.model.paper.heads import HeadSettings
-from inference.model.paper.model import GRID, Eye, Hallucinator, Memory, Seen
+from inference.model.paper.model import Eye, Hallucinator, Memory, Seen
 from inference.model.paper.patches import Patches
 from training.cmdiad.features import KeptPart
 

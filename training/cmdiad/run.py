@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from connectors.errors import Poison
-from inference.model.paper.model import GRID
+from inference.model.grid import GRID
 from training.cmdiad.columns import Columns, keep_columns
 from training.cmdiad.features import KeptCategory, keep_category
 from training.cmdiad.heads import NOISE, fit_heads, head_keys, settings_of

@@ -6,8 +6,8 @@ They ask about one image and one cloud, by I-AUROC, with plain sums: a machine w
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from inference.model.grid import GRID
 from inference.model.paper.heads import OURS, PAPER_EXACT
-from inference.model.paper.model import GRID
 from training.cmdiad.ablation import Arm, Setting, Trial
 from training.cmdiad.memories import Key, Name
 from training.cmdiad.methods import Method, Protocol, own, told

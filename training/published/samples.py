@@ -4,6 +4,7 @@ What is missing or broken is named in the log, left out and counted, never guess
 """
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -163,7 +164,7 @@ class Published(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class ClassFolders:
+class ClassFolders(ABC):
     """A data set whose classes are folders below `root`: what both layouts share.
 
     Args:
@@ -220,9 +221,9 @@ class ClassFolders:
         """
         return self._known_listing(product, self.splits[2])
 
+    @abstractmethod
     def listing(self, product: str, split: str) -> Listing:
         """The parts of one split, by the layout's own name of it."""
-        raise NotImplementedError
 
     def _known_listing(self, product: str, split: str) -> Listing:
         if product not in self.classes():

@@ -12,11 +12,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from inference.model.dense import linear
+from inference.model.grid import GRID
 from inference.model.paper.patches import Patches
 from inference.model.paper.point_mae import PointMae
 from inference.model.paper.points import Clouds
 from inference.model.paper.pooling import pooling_operator
-from inference.model.paper.vit import GRID, VisionTransformer, repeat_to_grid
+from inference.model.paper.vit import VisionTransformer, repeat_to_grid
 
 BATCHES: Final = (1, 4, 16)
 """Samples that a GPU looks at together; more are looked at one such batch after the other."""

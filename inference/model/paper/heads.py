@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from inference.model.dense import Dense
+from inference.model.grid import GRID
 from inference.model.paper.losses import Loss
 
 Kind = Literal["f2f", "f2i", "i2f"]
 Normalisation = Literal["none", "per-modality", "shared"]
 
-GRID: Final = 56
 SIDE: Final = 224
 CHANNELS: Final = 3
 """Of an input: colours of an image, coordinates of an organised cloud."""

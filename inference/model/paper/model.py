@@ -5,22 +5,20 @@ Only what is present is looked at: an absent sensor costs its hallucination and 
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from inference.model.bank import Bank
+from inference.model.grid import GRID
 from inference.model.paper.fusion import LinearFusion
 from inference.model.paper.heads import Kind
 from inference.model.paper.patches import Patches
 from inference.model.paper.score import Worst, pixel_map
 from inference.model.product import Pair, subset_name
 from inference.model.search import Nearest
-
-GRID: Final = 56
-"""Places a side of whatever is hallucinated."""
 
 
 class Eye(Protocol):

@@ -13,10 +13,10 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
+from inference.model.grid import GRID
 from inference.model.paper.neighbours import has_kernels
 from inference.model.paper.points import Clouds
 
-GRID: Final = 56
 NEIGHBOURS: Final = 3
 EPSILON: Final = 1e-8
 """Added to squared distances (m^2) before they are inverted: a centre is its own point."""

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own convention
 
 from inference.model.dense import Dense
+from inference.model.grid import GRID
 from inference.model.paper.weights import load_exactly
 
 DINO: Final = "vit_base_patch8_224.dino"
-GRID: Final = 56
 
 
 class VisionTransformer(nn.Module):

@@ -1,8 +1,6 @@
 """Clouds, farthest points and nearest points, against the indices of the authors' kernels."""
 
 import hashlib
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -144,20 +142,10 @@ def test_a_cloud_alone_gets_what_it_gets_among_others() -> None:
     assert torch.equal(nearest_points(batch, chosen, 20)[1:], nearest_points(alone, chosen[1:], 20))
 
 
-def test_the_kernels_find_the_same_points(monkeypatch) -> None:
+def test_the_kernels_find_the_same_points(in_interpreter) -> None:
     """Run by Triton's interpreter: duplicates, ties, tiles that no cloud fills, tiny clouds."""
-    pytest.importorskip("triton", reason="Triton is not installed: CUDA alone needs it")
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
     golden = ROOT / "tests" / "golden" / "a_group.npz"
-    told = subprocess.run(
-        [sys.executable, "-c", IN_INTERPRETER, str(golden)],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert told.stdout == "equal\n"
+    assert in_interpreter(IN_INTERPRETER, str(golden)) == "equal\n"
 
 
 def test_one_point_many_times_is_searched_too() -> None:

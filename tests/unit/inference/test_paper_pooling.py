@@ -1,7 +1,5 @@
 """From groups to patches, against the authors' functions in double precision."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -124,17 +122,7 @@ def test_a_cloud_alone_is_pooled_as_it_is_among_others() -> None:
     assert torch.equal(pooling_operator(alone, centres[1:2])[0], among)
 
 
-def test_the_kernel_finds_the_same_three_groups(monkeypatch) -> None:
+def test_the_kernel_finds_the_same_three_groups(in_interpreter) -> None:
     """Run by Triton's interpreter: duplicates, ties, tiles that no cloud fills, too few groups."""
-    pytest.importorskip("triton", reason="Triton is not installed: CUDA alone needs it")
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
     golden = ROOT / "tests" / "golden" / "a_group.npz"
-    told = subprocess.run(
-        [sys.executable, "-c", IN_INTERPRETER, str(golden)],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert told.stdout == "equal\n"
+    assert in_interpreter(IN_INTERPRETER, str(golden)) == "equal\n"
