@@ -34,21 +34,23 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m deploy.process", description=__doc__)
     parser.add_argument("role", choices=sorted(ROLES))
     parser.add_argument("--line", type=Path, required=True, help="the line file")
+    parser.add_argument("--instance", help="name among processes of this role, such as worker-2")
     parser.add_argument("--parent", type=int, help="end when this process, our parent, ends")
     given = parser.parse_args(arguments)
     if given.parent is not None:
         _die_with(given.parent)
-    os._exit(_run(given.role, given.line))  # threads of libraries must not keep a dead process up
+    os._exit(_run(given))  # threads of libraries must not keep a dead process up
 
 
-def _run(role: str, line_path: Path) -> int:
+def _run(given: argparse.Namespace) -> int:
     """The exit code of one role."""
-    configure_logs("info", process=role)
+    instance = given.instance or given.role
+    configure_logs("info", process=instance)
     try:
         check_names()
         settings = Settings.read()
-        configure_logs(settings.log_level, process=role)
-        ROLES[role](_context(role, line_path, settings))
+        configure_logs(settings.log_level, process=instance)
+        ROLES[given.role](_context(instance, given.line, settings))
     except SessionEnd as error:
         _log.warning("session_ended", reason=str(error), kind=type(error).__name__)
         return EXIT_SESSION_END
@@ -65,12 +67,13 @@ def _run(role: str, line_path: Path) -> int:
     return 0
 
 
-def _context(role: str, line_path: Path, settings: Settings) -> Context:
+def _context(instance: str, line_path: Path, settings: Settings) -> Context:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    ready = ready_path(settings.data_folder, role)
+    ready = ready_path(settings.data_folder, instance)
     return Context(
+        instance=instance,
         line=load_line(line_path),
         settings=settings,
         stop=stop,

@@ -24,6 +24,8 @@ _log = structlog.get_logger(__name__)
 class Context:
     """What every role is given."""
 
+    instance: str
+    """This process's name among the line's; it owns what the group has assigned to that name."""
     line: Line
     settings: Settings
     stop: threading.Event

@@ -43,7 +43,7 @@ def run_worker(context: Context) -> None:
         stores=make_join_stores(context.settings, context.line),
         scorer=scorer,
         clock=SystemClock(),
-        instance="worker-1",
+        instance=context.instance,
         stop=context.stop,
     )
     scorer.close()
