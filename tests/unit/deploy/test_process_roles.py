@@ -1,5 +1,6 @@
 """A process tells by its exit code what its supervisor should do, and obeys what stdin brings."""
 
+import argparse
 import io
 import json
 import sys
@@ -26,11 +27,16 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     structlog.reset_defaults()
 
 
+def given(line: Path) -> argparse.Namespace:
+    """The arguments of a worker process."""
+    return argparse.Namespace(role="worker", line=line, instance=None)
+
+
 def exit_code(monkeypatch: pytest.MonkeyPatch, does: Callable[[Context], None]) -> int:
     line = Path(process.Settings.read().data_folder) / "line.yaml"
     line.write_text(line_template(), encoding="utf-8")
     monkeypatch.setitem(process.ROLES, "worker", does)
-    return process._run("worker", line)
+    return process._run(given(line))
 
 
 @pytest.mark.parametrize(
@@ -64,7 +70,7 @@ def test_a_role_that_returns_ends_well_and_has_said_it_was_ready(
 
 def test_a_broken_line_file_is_final(tmp_path: Path):
     """Nobody starts a process anew that can never read its line."""
-    assert process._run("worker", tmp_path / "absent.yaml") == EXIT_POISON
+    assert process._run(given(tmp_path / "absent.yaml")) == EXIT_POISON
 
 
 def test_commands_come_one_a_line_and_their_end_is_the_end(monkeypatch: pytest.MonkeyPatch):
