@@ -38,23 +38,31 @@ def headers_of(
         time_ns: When it happened, nanoseconds since the Unix epoch, UTC.
         traceparent: W3C trace context to carry on.
     """
-    entity = _ENTITIES[type(message)]
     part = getattr(message, "part", None)
     payload = getattr(message, "payload", None)
     attributes = {
-        "ce_specversion": "1.0",
         "ce_id": _id_of(message),
-        "ce_source": source,
-        "ce_type": f"hololine.{entity}.v{MAJOR}",
         "ce_subject": subject,
-        "ce_dataschema": f"urn:hololine:schema:{entity}:v{MAJOR}",
-        "content-type": "application/json",
-        "ce_time": None if time_ns is None else _rfc3339(time_ns),
+        "ce_time": None if time_ns is None else rfc3339(time_ns),
         "ce_partitionkey": None if part is None else str(part),
         "ce_dataref": None if payload is None else payload.uri,
         "ce_traceparent": traceparent,
     }
-    return tuple((name, text.encode()) for name, text in attributes.items() if text is not None)
+    own = ((name, text.encode()) for name, text in attributes.items() if text is not None)
+    return (*common_headers(type(message), source=source), *own)
+
+
+def common_headers(kind: type[Message], *, source: str) -> Headers:
+    """The headers that all messages of one kind from one source share."""
+    entity = _ENTITIES[kind]
+    attributes = {
+        "ce_specversion": "1.0",
+        "ce_source": source,
+        "ce_type": f"hololine.{entity}.v{MAJOR}",
+        "ce_dataschema": f"urn:hololine:schema:{entity}:v{MAJOR}",
+        "content-type": "application/json",
+    }
+    return tuple((name, text.encode()) for name, text in attributes.items())
 
 
 def major_of(headers: Headers) -> tuple[str, int] | None:
@@ -82,7 +90,8 @@ def _id_of(message: Message) -> str:
     return sha256(message.to_bytes()).hexdigest()[:32]
 
 
-def _rfc3339(time_ns: int) -> str:
+def rfc3339(time_ns: int) -> str:
+    """The time as CloudEvents wants it, UTC to the nanosecond."""
     seconds, nanoseconds = divmod(time_ns, 1_000_000_000)
     moment = datetime.fromtimestamp(seconds, tz=UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{nanoseconds:09d}Z"

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 
 from connectors.messages import Disposition, Evidence, Verdict, verdict_id_of
+from connectors.ports import SealedEvidence
 
 
 class HashScorer:
@@ -16,10 +17,12 @@ class HashScorer:
     def __init__(self, salt: str = "") -> None:
         self.salt = salt
 
-    def score(self, batch: Sequence[Evidence]) -> "Future[list[Verdict]]":
+    def score(self, batch: Sequence[SealedEvidence]) -> "Future[list[bytes]]":
         """See `ports.Scorer.score`."""
-        answer: Future[list[Verdict]] = Future()
-        answer.set_result([self.verdict(evidence) for evidence in batch])
+        answer: Future[list[bytes]] = Future()
+        answer.set_result(
+            [self.verdict(Evidence.from_bytes(sealed.raw)).to_bytes() for sealed in batch]
+        )
         return answer
 
     def verdict(self, evidence: Evidence) -> Verdict:

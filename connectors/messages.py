@@ -321,7 +321,7 @@ class Verdict(Message):
     traceparent: str | None = None
 
 
-def verdict_id_of(part: PartKey, revision: int) -> str:
+def verdict_id_of(part: PartKey | str, revision: int) -> str:
     """The stable id of a verdict: UUIDv5 of part key and revision."""
     return str(uuid5(_VERDICT_NAMESPACE, f"{part}#{revision}"))
 

@@ -7,7 +7,7 @@ contract suite that both pass (`tests/contract/`). No port retries without bound
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, Self
 
 from connectors.messages import Evidence, PayloadRef, Verdict
 
@@ -259,11 +259,27 @@ class PayloadStore(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedEvidence:
+    """Evidence as its canonical bytes, and what sorts it into batches: nobody decodes it twice."""
+
+    product: str
+    modalities: tuple[str, ...]
+    raw: bytes  # `Evidence.to_bytes()`
+
+    @classmethod
+    def of(cls, evidence: Evidence) -> Self:
+        """`evidence`, sealed."""
+        return cls(
+            product=evidence.product, modalities=evidence.modalities, raw=evidence.to_bytes()
+        )
+
+
 class Scorer(Protocol):
     """Judges frozen evidence; pure but for model swaps, so it may be asked again."""
 
-    def score(self, batch: Sequence[Evidence]) -> "Future[list[Verdict]]":
-        """Return one verdict per evidence, in order; poison becomes ``undecidable``.
+    def score(self, batch: Sequence[SealedEvidence]) -> "Future[list[bytes]]":
+        """Return one verdict's canonical bytes per evidence, in order; poison is ``undecidable``.
 
         The future completes once answered; unavailable or full replicas are retried without end,
         at a bounded rate. It fails only with a bug.

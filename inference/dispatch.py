@@ -17,6 +17,7 @@ import structlog
 
 from connectors.errors import Transient
 from connectors.messages import Disposition, Evidence, Verdict, verdict_id_of
+from connectors.ports import SealedEvidence
 
 BATCH_MAX: Final = 32
 DEATHS_MAX: Final = 3
@@ -61,7 +62,7 @@ class Dispatcher:
         self._thread = threading.Thread(target=self._loop.run_forever, name="scorer", daemon=True)
         self._thread.start()
 
-    def score(self, batch: Sequence[Evidence]) -> "Future[list[Verdict]]":
+    def score(self, batch: Sequence[SealedEvidence]) -> "Future[list[bytes]]":
         """See `connectors.ports.Scorer.score`. It blocks while very many batches are unanswered."""
         self._waiting.acquire()
         answer = asyncio.run_coroutine_threadsafe(self._all(list(batch)), self._loop)
@@ -77,7 +78,7 @@ class Dispatcher:
         self._thread.join()
         self._loop.close()
 
-    async def _all(self, batch: list[Evidence]) -> list[Verdict]:
+    async def _all(self, batch: list[SealedEvidence]) -> list[bytes]:
         groups = _micro_batches(batch)
         answers = await asyncio.gather(*(self._settle([batch[i] for i in g]) for g in groups))
         found = {
@@ -85,22 +86,21 @@ class Dispatcher:
         }
         return [found[i] for i in range(len(batch))]
 
-    async def _settle(self, batch: list[Evidence]) -> list[Verdict]:
+    async def _settle(self, batch: list[SealedEvidence]) -> list[bytes]:
         """The verdicts of one micro-batch, after however many tries it takes."""
-        raw = [evidence.to_bytes() for evidence in batch]
+        raw = [sealed.raw for sealed in batch]
         deaths, pause_s = 0, self._pause_s
         while True:
             try:
                 async with self._slots:
-                    answer = await asyncio.wait_for(self._ask(raw), self._deadline_s)
-                return [Verdict.from_bytes(each) for each in answer]
+                    return await asyncio.wait_for(self._ask(raw), self._deadline_s)
             except ScorerDied:
                 if len(batch) > 1:
                     half = len(batch) // 2
                     return [*await self._settle(batch[:half]), *await self._settle(batch[half:])]
                 deaths += 1
                 if deaths == DEATHS_MAX:
-                    return [poisoned(batch[0])]
+                    return [poisoned(Evidence.from_bytes(raw[0])).to_bytes()]
             except (Transient, TimeoutError) as error:
                 _log.warning("scoring_retried", parts=len(batch), reason=str(error) or "timeout")
             await asyncio.sleep(pause_s)
@@ -126,7 +126,7 @@ def poisoned(evidence: Evidence) -> Verdict:
     )
 
 
-def _micro_batches(batch: Sequence[Evidence]) -> list[list[int]]:
+def _micro_batches(batch: Sequence[SealedEvidence]) -> list[list[int]]:
     """Indices into `batch`: one product and one modality subset each, at most `BATCH_MAX`."""
     groups: dict[tuple[str, tuple[str, ...]], list[int]] = defaultdict(list)
     for index, evidence in enumerate(batch):

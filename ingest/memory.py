@@ -278,7 +278,7 @@ class MemoryJoinStore:
         expected = self.state.policies[part.policy].products[part.product].expected
         member = (key, part.revision)
         self.state.evidence[member] = {
-            "revision": part.revision,
+            "product": part.product,
             "closed": str(step.closing),
             "head": part.head,
             "alias": part.alias,
@@ -287,6 +287,7 @@ class MemoryJoinStore:
             "opened_at_ms": part.opened_at_ms,
             "closed_offset": event.offset,
             "closed_at_ms": event.logged_at_ms,
+            "names": sorted(part.items),
             "items": [part.items[item].body for item in sorted(part.items)],
             "missing": sorted(expected - part.items.keys()),
             "late": list(part.late),

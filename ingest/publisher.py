@@ -5,21 +5,37 @@ reader without a group, committed records only. What counts is what was read bac
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
 
 import structlog
 
 from connectors.clock import Clock
-from connectors.cloudevents import headers_of
+from connectors.cloudevents import common_headers, rfc3339
 from connectors.errors import MalformedMessage, SessionEnd
 from connectors.line import Line
-from connectors.messages import Verdict
-from connectors.ports import Log, Outgoing
+from connectors.messages import Verdict, verdict_id_of
+from connectors.ports import Headers, Log, LogRecord, Outgoing
 from ingest.store import JoinStore, Published
 
-READ_BACK_S_MAX = 30.0
-_RUN = 500
+READ_BACK_S_MAX: Final = 30.0
+REVISION: Final = "ce_revision"
+OPENED_OFFSET: Final = "ce_openedoffset"
+"""CloudEvents extensions of a verdict: reading back needs no look into its value."""
+
+_RUN: Final = 500
 
 logger = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chosen:
+    """The verdict that was chosen for a revision, in its canonical bytes."""
+
+    part: str
+    revision: int
+    opened_offset: int
+    verdict: bytes
 
 
 class Publisher:
@@ -36,8 +52,9 @@ class Publisher:
     def __init__(
         self, *, log: Log, line: Line, partition: int, store: JoinStore, clock: Clock
     ) -> None:
-        self._line = line
         self._topic = line.topic("verdicts")
+        source = f"/{line.site}/{line.area}/{line.line}/worker"
+        self._headers = common_headers(Verdict, source=source)
         self._partition = partition
         self._store = store
         self._clock = clock
@@ -59,23 +76,18 @@ class Publisher:
             if not self._confirm(timeout_s=0.2) and self._clock.monotonic_s() > give_up_s:
                 raise SessionEnd(f"read-back stands at {self._reader.position()} of {end}")
 
-    def publish(self, chosen: Sequence[tuple[Verdict, bytes]]) -> None:
+    def publish(self, chosen: Sequence[Chosen]) -> None:
         """Commit the chosen verdicts, each under its chosen bytes, in one transaction."""
+        time = rfc3339(self._clock.now_ns()).encode()
         records = [
             Outgoing(
                 topic=self._topic,
-                key=str(verdict.part).encode(),
-                value=raw,
-                headers=headers_of(
-                    verdict,
-                    source=f"/{self._line.site}/{self._line.area}/{self._line.line}/worker",
-                    subject=str(verdict.part),
-                    time_ns=self._clock.now_ns(),
-                    traceparent=verdict.traceparent,
-                ),
+                key=one.part.encode(),
+                value=one.verdict,
+                headers=self._headers_of(one, time),
                 partition=self._partition,
             )
-            for verdict, raw in chosen
+            for one in chosen
         ]
         now_s = self._clock.monotonic_s()
         for position in self._writer.publish(records):
@@ -115,17 +127,39 @@ class Publisher:
         for record in records:
             self._awaited.pop(record.offset, None)
             try:
-                verdict = Verdict.from_bytes(record.value or b"")
+                published.append(_published(record))
             except MalformedMessage as error:
                 logger.warning("foreign_verdict", offset=record.offset, reason=str(error))
-                continue
-            published.append(
-                Published(
-                    part=str(verdict.part),
-                    revision=verdict.revision,
-                    opened_offset=verdict.evidence.opened_offset,
-                )
-            )
         if records:
             self._store.confirm(published, pub=self._reader.position())
         return bool(records)
+
+    def _headers_of(self, one: Chosen, time: bytes) -> Headers:
+        part = one.part.encode()
+        return (
+            *self._headers,
+            ("ce_id", verdict_id_of(one.part, one.revision).encode()),
+            ("ce_subject", part),
+            ("ce_partitionkey", part),
+            ("ce_time", time),
+            (REVISION, str(one.revision).encode()),
+            (OPENED_OFFSET, str(one.opened_offset).encode()),
+        )
+
+
+def _published(record: LogRecord) -> Published:
+    """What a verdict in the log says of itself: by its headers, else by its value."""
+    headers = dict(record.headers)
+    try:
+        return Published(
+            part=(record.key or b"").decode("ascii"),
+            revision=int(headers[REVISION]),
+            opened_offset=int(headers[OPENED_OFFSET]),
+        )
+    except (KeyError, ValueError):
+        verdict = Verdict.from_bytes(record.value or b"")
+    return Published(
+        part=str(verdict.part),
+        revision=verdict.revision,
+        opened_offset=verdict.evidence.opened_offset,
+    )

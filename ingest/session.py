@@ -16,15 +16,15 @@ import structlog
 from connectors.clock import Clock
 from connectors.errors import OutOfRange
 from connectors.line import Line
-from connectors.messages import Disposition, Evidence, PolicyChange, Verdict
-from connectors.ports import Committed, Log, LogWriter, Outgoing, Scorer
+from connectors.messages import Disposition, PolicyChange, Verdict
+from connectors.ports import Committed, Log, LogWriter, Outgoing, Scorer, SealedEvidence
 from ingest.broker_time import Ticker
 from ingest.events import Event
-from ingest.evidence import evidence_of
+from ingest.evidence import sealed_of
 from ingest.intake import Intake
 from ingest.letters import DeadLetters
 from ingest.policies import PolicyBook
-from ingest.publisher import Publisher
+from ingest.publisher import Chosen, Publisher
 from ingest.store import Applied, JoinStore, Leased
 
 RUN_RECORDS_MAX: Final = 256
@@ -35,6 +35,8 @@ READY_MAX: Final = 4096
 PROBE_S: Final = 1.0
 WATERMARK_S: Final = 1.0
 POISON_REASONS: Final = ("payload_", "poison:")
+_UNDECIDABLE: Final = f'"disposition":"{Disposition.UNDECIDABLE}"'.encode()
+"""In canonical bytes this stands for nothing else: quotes inside of text are escaped."""
 _POLL_BUSY_S: Final = 0.002
 _POLL_IDLE_S: Final = 0.02
 _UNKNOWN: Final = Applied(taken=0, applied=-1, ready=1, outbox=1, next_due_ms=0)
@@ -46,9 +48,8 @@ logger = structlog.get_logger()
 class Judging:
     """A batch that the scorer has."""
 
-    evidences: list[Evidence]
-    answer: "Future[list[Verdict]]"
-    leased_s: float
+    leased: list[Leased]
+    answer: "Future[list[bytes]]"
 
 
 class Session:
@@ -207,17 +208,16 @@ class Session:
         self._probed_s = now_s
         leased, left = self._store.lease(wanted)
         self._state = replace(self._state, ready=left)
-        self._judge(leased, now_s)
+        self._judge(leased)
 
-    def _judge(self, leased: Sequence[Leased], now_s: float) -> None:
-        groups: dict[tuple[str, ...], list[Evidence]] = {}
+    def _judge(self, leased: Sequence[Leased]) -> None:
+        groups: dict[tuple[str, ...], list[tuple[Leased, SealedEvidence]]] = {}
         for one in leased:
-            evidence = evidence_of(one, self._policies)
-            groups.setdefault((evidence.product, *evidence.modalities), []).append(evidence)
-        for evidences in groups.values():
-            self._judging.append(
-                Judging(evidences=evidences, answer=self._scorer.score(evidences), leased_s=now_s)
-            )
+            sealed = sealed_of(one, self._policies)
+            groups.setdefault((sealed.product, *sealed.modalities), []).append((one, sealed))
+        for group in groups.values():
+            answer = self._scorer.score([sealed for _, sealed in group])
+            self._judging.append(Judging(leased=[one for one, _ in group], answer=answer))
 
     def _publish(self) -> None:
         done: list[Judging] = []
@@ -227,25 +227,29 @@ class Session:
         if not done:
             return
         self._judging = waiting
-        verdicts: list[Verdict] = []
-        for judging in done:
-            scored_ms = (self._clock.monotonic_s() - judging.leased_s) * 1e3
-            verdicts += [_timed(verdict, scored_ms) for verdict in judging.answer.result()]
-        offers = [(str(v.part), v.revision, v.to_bytes()) for v in verdicts]
+        leased = [one for judging in done for one in judging.leased]
+        verdicts = [raw for judging in done for raw in judging.answer.result()]
+        offers = [(one.part, one.revision, raw) for one, raw in zip(leased, verdicts, strict=True)]
         chosen = [
-            (Verdict.from_bytes(choice.verdict), choice.verdict)
-            for choice in self._store.choose(offers)
+            Chosen(
+                part=one.part,
+                revision=one.revision,
+                opened_offset=one.frozen["opened_offset"],
+                verdict=choice.verdict,
+            )
+            for one, choice in zip(leased, self._store.choose(offers), strict=True)
             if choice.verdict is not None
         ]
-        self._tell_of_poison([verdict for verdict, _ in chosen])
+        self._tell_of_poison(chosen)
         if chosen:
             self._publisher.publish(chosen)
 
-    def _tell_of_poison(self, verdicts: Sequence[Verdict]) -> None:
+    def _tell_of_poison(self, chosen: Sequence[Chosen]) -> None:
         poisoned = False
-        for verdict in verdicts:
-            if verdict.disposition is not Disposition.UNDECIDABLE:
+        for one in chosen:
+            if _UNDECIDABLE not in one.verdict:
                 continue
+            verdict = Verdict.from_bytes(one.verdict)
             for reason in verdict.reasons:
                 if reason.startswith(POISON_REASONS):
                     self._letters.poison(verdict, reason)
@@ -260,14 +264,3 @@ class Session:
         self._marked_s = now_s
         mark = self._store.watermark()
         self.watermark = Committed(offset=mark.offset, metadata=mark.policy)
-
-
-def _timed(verdict: Verdict, scored_ms: float) -> Verdict:
-    """The verdict with the join's and the whole scoring call's times beside the scorer's own."""
-    evidence = verdict.evidence
-    timings_ms = {
-        **verdict.timings_ms,
-        "join": float(evidence.closed_at_ms - evidence.opened_at_ms),
-        "scoring": round(scored_ms, 3),
-    }
-    return verdict.model_copy(update={"timings_ms": timings_ms})

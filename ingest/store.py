@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+import msgpack
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -216,7 +217,7 @@ class RedisJoinStore:
 
     def apply(self, events: Sequence[Event]) -> Applied:
         """See `JoinStore.apply`."""
-        rows = json.dumps([row_of(event) for event in events], separators=(",", ":"))
+        rows = msgpack.packb([row_of(event) for event in events])
         taken, applied, ready, outbox, due = self._guarded("apply", rows, TICK_SLICE_PARTS)
         return Applied(
             taken=taken,
@@ -236,7 +237,7 @@ class RedisJoinStore:
         leased = []
         for member, frozen in zip(flat[::2], flat[1::2], strict=True):
             part, revision = member.decode().rsplit("#", 1)
-            leased.append(Leased(part=part, revision=int(revision), frozen=json.loads(frozen)))
+            leased.append(Leased(part=part, revision=int(revision), frozen=msgpack.unpackb(frozen)))
         return leased, left
 
     def choose(self, offers: Sequence[tuple[str, int, bytes]]) -> list[Choice]:

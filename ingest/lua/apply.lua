@@ -1,5 +1,5 @@
 -- APPLY: take a run of events, in offset order.
--- ARGV[3] JSON list of events (see `RedisJoinStore.apply`), ARGV[4] how many parts ticks may move.
+-- ARGV[3] MessagePack list of events (see `row_of` in store.py), ARGV[4] how many parts ticks may move.
 -- Returns {'OK', events taken, applied, ready, outbox, next due or ''}; fewer events taken than given means
 -- that a tick was cut into slices: call again from there, `applied` has not moved past it.
 --
@@ -61,10 +61,11 @@ local function freeze(part, s, offset, ts, closing)
   end
   table.sort(missing)
   local member = part .. '#' .. s.rev
-  redis.call('HSET', evidence, member, cjson.encode({
-    revision = s.rev, closed = closing, head = s.head, alias = s.alias, policy = s.pol,
+  redis.call('HSET', evidence, member, cmsgpack.pack({
+    product = s.product, closed = closing, head = s.head, alias = s.alias, policy = s.pol,
     opened_offset = s.off, opened_at_ms = s.ts, closed_offset = offset, closed_at_ms = ts,
-    items = bodies_, missing = missing, late = s.late, superseded = s.sup, gap_ids = s.gaps,
+    names = names, items = bodies_, missing = missing, late = s.late, superseded = s.sup,
+    gap_ids = s.gaps,
   }))
   redis.call('ZADD', ready, offset, member)
 end
@@ -260,7 +261,7 @@ local function change_policy(row)
   in_force = digest
 end
 
-local rows = cjson.decode(ARGV[3])
+local rows = cmsgpack.unpack(ARGV[3])
 local taken = 0
 for _, row in ipairs(rows) do
   if row[2] <= applied then error('event at or before applied') end

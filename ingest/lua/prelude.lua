@@ -7,7 +7,7 @@
 --   opens     zset  part -> opening offset, while it has state or an unpublished revision
 --   ready     zset  part#revision -> offset that closed it
 --   leased    zset  the same, while a session scores it
---   evidence  hash  part#revision -> frozen evidence (JSON)
+--   evidence  hash  part#revision -> frozen evidence (MessagePack)
 --   chosen    hash  part#revision -> verdict bytes; the first writer wins
 --   published hash  part -> highest revision read back from the verdict log
 --   markers   zset  part -> opening offset, of parts that have a published verdict or were evicted

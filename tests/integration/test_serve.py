@@ -17,6 +17,7 @@ from safetensors.torch import save
 from connectors.errors import Poison
 from connectors.line import Line, Modality, Station
 from connectors.messages import Closed, Evidence, PartKey, ProductPolicy, Verdict
+from connectors.ports import SealedEvidence
 from inference.bundle import MANIFEST, TENSORS, Manifest
 from inference.registry import BundleRegistry
 
@@ -150,13 +151,14 @@ class Stream:
         while not self._stop.is_set():
             first = len(self.asked)
             batch = [evidence(first + i) for i in range(4)]
-            answers: list[Future[list[Verdict]]] = [
-                self._scorer.score(batch[:2]),
-                self._scorer.score(batch[2:]),
+            sealed = [SealedEvidence.of(each) for each in batch]
+            answers: list[Future[list[bytes]]] = [
+                self._scorer.score(sealed[:2]),
+                self._scorer.score(sealed[2:]),
             ]
             self.asked += batch
             for answer in answers:
-                self.verdicts += answer.result(WAIT_S)
+                self.verdicts += [Verdict.from_bytes(raw) for raw in answer.result(WAIT_S)]
 
 
 def until(true) -> None:

@@ -19,6 +19,7 @@ from connectors.messages import (
     Verdict,
     verdict_id_of,
 )
+from connectors.ports import SealedEvidence
 from inference.dispatch import BATCH_MAX, POISON_REASON, Ask, Dispatcher, ScorerDied
 
 POLICY = ProductPolicy(expected=("camera",), deadline_ms=1000, false_reject_rate=0.02)
@@ -85,8 +86,12 @@ def start() -> Iterator[Callable[..., Dispatcher]]:
         each.close()
 
 
-def expected(batch: Sequence[Evidence]) -> list[Verdict]:
-    return [HashScorer().verdict(each) for each in batch]
+def sealed(batch: Sequence[Evidence]) -> list[SealedEvidence]:
+    return [SealedEvidence.of(each) for each in batch]
+
+
+def expected(batch: Sequence[Evidence]) -> list[bytes]:
+    return [HashScorer().verdict(each).to_bytes() for each in batch]
 
 
 def test_verdicts_come_in_the_order_of_their_evidence(start) -> None:
@@ -98,7 +103,7 @@ def test_verdicts_come_in_the_order_of_their_evidence(start) -> None:
         )
         for i in range(70)
     ]
-    assert start(replica.ask).score(batch).result(WAIT_S) == expected(batch)
+    assert start(replica.ask).score(sealed(batch)).result(WAIT_S) == expected(batch)
 
 
 def test_a_try_holds_one_product_and_one_subset_and_few_parts(start) -> None:
@@ -106,7 +111,7 @@ def test_a_try_holds_one_product_and_one_subset_and_few_parts(start) -> None:
     replica = Replica()
     batch = [evidence(f"p{i}", product=("can", "sheet")[i % 2]) for i in range(100)]
     batch += [evidence(f"q{i}", modalities=("a",)) for i in range(3)]
-    start(replica.ask).score(batch).result(WAIT_S)
+    start(replica.ask).score(sealed(batch)).result(WAIT_S)
     for asked in replica.batches:
         assert len({(each.product, each.modalities) for each in asked}) == 1
         assert len(asked) <= BATCH_MAX
@@ -117,7 +122,7 @@ def test_a_scorer_that_is_away_is_asked_again(start, fault) -> None:
     """Scoring is pure: trouble on the way costs time, never a verdict."""
     replica = Replica(fault, fault)
     batch = [evidence("p1")]
-    assert start(replica.ask).score(batch).result(WAIT_S) == expected(batch)
+    assert start(replica.ask).score(sealed(batch)).result(WAIT_S) == expected(batch)
     assert len(replica.batches) == 3
 
 
@@ -132,15 +137,16 @@ def test_a_try_that_never_ends_is_given_up_at_its_deadline(start) -> None:
         return await replica.ask(raw)
 
     batch = [evidence("p1")]
-    assert start(ask, deadline_s=0.05).score(batch).result(WAIT_S) == expected(batch)
+    assert start(ask, deadline_s=0.05).score(sealed(batch)).result(WAIT_S) == expected(batch)
 
 
 def test_only_the_evidence_that_kills_scorers_is_undecidable(start) -> None:
     """Its neighbours in the batch are judged as ever."""
     replica = Replica()
     batch = [evidence(f"p{i}") for i in range(5)] + [evidence("killer", revision=2)]
-    *others, poisoned = start(replica.ask).score(batch).result(WAIT_S)
+    *others, last = start(replica.ask).score(sealed(batch)).result(WAIT_S)
     assert others == expected(batch[:-1])
+    poisoned = Verdict.from_bytes(last)
     assert poisoned.disposition is Disposition.UNDECIDABLE
     assert poisoned.reasons == (POISON_REASON,)
     assert not poisoned.promise_valid
@@ -153,7 +159,7 @@ def test_a_poison_needs_three_deaths_alone(start) -> None:
     """A death by other causes, twice even, condemns no part."""
     replica = Replica()
     batch = [evidence("p1"), evidence("killer")]
-    start(replica.ask).score(batch).result(WAIT_S)
+    start(replica.ask).score(sealed(batch)).result(WAIT_S)
     alone = [asked for asked in replica.batches if [e.part.part_id for e in asked] == ["killer"]]
     assert len(alone) == 3
 
@@ -162,7 +168,7 @@ def test_a_bug_fails_the_future(start) -> None:
     """What no retry can mend is not hidden by retrying."""
     replica = Replica(ZeroDivisionError())
     with pytest.raises(ZeroDivisionError):
-        start(replica.ask).score([evidence("p1")]).result(WAIT_S)
+        start(replica.ask).score(sealed([evidence("p1")])).result(WAIT_S)
 
 
 def test_closing_cancels_what_is_unanswered(start) -> None:
@@ -175,7 +181,7 @@ def test_closing_cancels_what_is_unanswered(start) -> None:
         return []
 
     dispatcher = start(ask)
-    answer = dispatcher.score([evidence("p1")])
+    answer = dispatcher.score(sealed([evidence("p1")]))
     assert asked.wait(WAIT_S)
     dispatcher.close()
     with pytest.raises(CancelledError):

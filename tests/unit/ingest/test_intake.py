@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from connectors.line import Line, Modality, Station
 from connectors.memory_scorer import HashScorer
 from connectors.messages import (
+    Evidence,
     PartKey,
     PayloadRef,
     ProductPolicy,
@@ -18,8 +19,8 @@ from connectors.messages import (
 )
 from connectors.partitioner import murmur2_partition
 from connectors.ports import Headers, LogRecord
-from ingest.events import Event, RefusedEvent, TickEvent
-from ingest.evidence import evidence_of
+from ingest.events import AliasEvent, Event, RefusedEvent, TickEvent
+from ingest.evidence import evidence_of, sealed_of
 from ingest.intake import Intake
 from ingest.joiner import Capture
 from ingest.memory import MemoryJoinStore
@@ -80,6 +81,15 @@ def read(
     )
 
 
+def opened_store() -> MemoryJoinStore:
+    """Owned, and before offset 0."""
+    store = MemoryJoinStore()
+    store.takeover("t")
+    body = LINE.policy().to_bytes().decode()
+    store.reset("t", applied=-1, policy=LINE.policy().digest, body=body)
+    return store
+
+
 def changed(**fields: object) -> bytes:
     """The valid record with some fields changed."""
     return json.dumps({**json.loads(RECORD.to_bytes()), **fields}).encode()
@@ -129,6 +139,33 @@ def test_what_cannot_be_taken_is_refused_by_field(
     assert event.reason
 
 
+PRINTABLE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=40)
+
+
+@given(part_id=PRINTABLE, lot=PRINTABLE, gap=PRINTABLE, alias=st.none() | PRINTABLE)
+def test_sealed_evidence_is_in_canonical_bytes(
+    part_id: str, lot: str, gap: str, alias: str | None
+) -> None:
+    """Put together from pieces or encoded as a message: the same bytes, quotes and all."""
+    part = PartKey(site="s", line="l", part_id=part_id)
+    record = RECORD.model_copy(
+        update={
+            "part": part,
+            "event_id": event_id_of(part, "cam", "rgb", 1),
+            "lot": lot,
+            "gap_ids": (gap,),
+        }
+    )
+    store = opened_store()
+    store.apply([read(record.to_bytes(), key=str(part).encode())])
+    if alias is not None:
+        store.apply([AliasEvent(offset=8, logged_at_ms=10**12, part=str(part), real_part_id=alias)])
+    for leased in store.lease(2)[0]:
+        sealed = sealed_of(leased, OwnPolicy())  # type: ignore[arg-type]
+        assert sealed.raw == Evidence.from_bytes(sealed.raw).to_bytes()
+        assert (sealed.product, sealed.modalities) == ("can", ("rgb",))
+
+
 @given(st.binary(max_size=200))
 def test_no_bytes_crash_it(raw: bytes) -> None:
     """Random bytes are refused, never raised."""
@@ -137,10 +174,7 @@ def test_no_bytes_crash_it(raw: bytes) -> None:
 
 def test_frozen_evidence_becomes_the_message_that_is_judged() -> None:
     """Record -> join -> evidence keeps what was captured, and a scorer can answer it."""
-    store = MemoryJoinStore()
-    store.takeover("t")
-    body = LINE.policy().to_bytes().decode()
-    store.reset("t", applied=-1, policy=LINE.policy().digest, body=body)
+    store = opened_store()
     event = read(RECORD.to_bytes())
     store.apply([event])
     evidence = evidence_of(store.lease(1)[0][0], OwnPolicy())  # type: ignore[arg-type]
