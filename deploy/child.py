@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,10 +17,13 @@ from connectors.errors import Unavailable
 
 EXIT_POISON: Final = 2
 EXIT_SESSION_END: Final = 75
+STANDBY: Final = "--standby"
+"""Given to a process that is to import what it needs and to begin once stdin brings a line."""
 BACKOFF_FIRST_S: Final = 0.2
+"""The first end after a stable run is answered at once, the second after this pause."""
 BACKOFF_MAX_S: Final = 5.0
 STABLE_S: Final = 10.0
-"""A process that ran this long has recovered: its next pause is the first again."""
+"""A process that ran this long has recovered: its next end is the first again."""
 STOP_TIMEOUT_S: Final = 8.0
 _LOG_BYTES_MAX: Final = 16 << 20
 
@@ -40,6 +43,8 @@ class Child:
     log_path: Path
     ready_path: Path
     """The child writes its process id there once it does its work."""
+    standby: bool = False
+    """Keep a second process that has imported all it needs and takes over when this one ends."""
     process: subprocess.Popen[bytes] | None = None
     state: Literal["waiting", "running", "refused"] = "waiting"
     started_s: float = 0.0
@@ -47,16 +52,19 @@ class Child:
     restarts: int = 0
     failures_in_a_row: int = 0
     exit_code: int | None = None
+    _next: subprocess.Popen[bytes] | None = None
     _stdin: threading.Lock = field(default_factory=threading.Lock)
 
     def look_after(self, now_s: float, env: Mapping[str, str]) -> None:
-        """The child is started if it is due, and its end is noticed."""
-        if self.state == "waiting" and now_s >= self.due_s:
-            self._start(now_s, env)
-        elif self.state == "running" and self.process is not None:
+        """Its end is noticed, and it is started if it is due."""
+        if self.state == "running" and self.process is not None:
             code = self.process.poll()
             if code is not None:
                 self._ended(code, now_s)
+            elif self.standby and self._next is None and self.is_ready():
+                self._next = self._spawn((*self.command, STANDBY), env)
+        if self.state == "waiting" and now_s >= self.due_s:
+            self._start(now_s, env)
 
     def is_ready(self) -> bool:
         """Whether the process that runs now has said that it does its work."""
@@ -94,6 +102,9 @@ class Child:
 
     def stop(self) -> None:
         """The child has ended: asked first, killed with its whole group after `STOP_TIMEOUT_S`."""
+        if self._next is not None:
+            self._end_group(self._next)
+            self._next.wait()
         if self.process is None:
             return
         with suppress(ProcessLookupError):
@@ -112,6 +123,7 @@ class Child:
             "state": "ready" if self.is_ready() else self.state,
             "restarts": self.restarts,
             "exit_code": self.exit_code,
+            "standby_pid": None if self._next is None else self._next.pid,
         }
 
     def last_words(self) -> str:
@@ -124,19 +136,40 @@ class Child:
         return said[-1][:2000] if said else f"it left an empty log, {self.log_path}"
 
     def _start(self, now_s: float, env: Mapping[str, str]) -> None:
+        waiting = self._taken_standby()
+        self.process = waiting or self._spawn(self.command, env)
+        self.state, self.started_s = "running", now_s
+        _log.info(
+            "child_started", child=self.name, pid=self.process.pid, standby=waiting is not None
+        )
+
+    def _spawn(self, command: Sequence[str], env: Mapping[str, str]) -> subprocess.Popen[bytes]:
         if self.log_path.exists() and self.log_path.stat().st_size > _LOG_BYTES_MAX:
             self.log_path.replace(self.log_path.with_suffix(".log.1"))
         with self.log_path.open("ab") as log:
-            self.process = subprocess.Popen(
-                self.command,
+            return subprocess.Popen(
+                command,
                 env=env,
                 stdin=subprocess.PIPE,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C reaches the supervisor alone
             )
-        self.state, self.started_s = "running", now_s
-        _log.info("child_started", child=self.name, pid=self.process.pid)
+
+    def _taken_standby(self) -> subprocess.Popen[bytes] | None:
+        """The process that stood by, told to begin; None when there is none that can."""
+        waiting, self._next = self._next, None
+        if waiting is None:
+            return None
+        assert waiting.stdin is not None
+        try:
+            waiting.stdin.write(b"\n")
+            waiting.stdin.flush()
+        except OSError:  # it has ended
+            self._end_group(waiting)
+            waiting.wait()
+            return None
+        return waiting
 
     def _ended(self, code: int, now_s: float) -> None:
         assert self.process is not None
@@ -148,8 +181,9 @@ class Child:
             return
         if now_s - self.started_s >= STABLE_S:
             self.failures_in_a_row = 0
-        pause_s = min(BACKOFF_FIRST_S * 2**self.failures_in_a_row, BACKOFF_MAX_S)
-        self.failures_in_a_row = min(self.failures_in_a_row + 1, 16)
+        before = self.failures_in_a_row
+        pause_s = min(BACKOFF_FIRST_S * 2 ** (before - 1), BACKOFF_MAX_S) if before else 0.0
+        self.failures_in_a_row = min(before + 1, 16)
         self.restarts += 1
         self.state, self.due_s = "waiting", now_s + pause_s
         _log.warning("child_ended", child=self.name, exit_code=code, again_in_s=pause_s)

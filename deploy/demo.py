@@ -142,7 +142,7 @@ class _Demo:
         self._wave(parts=parts, parts_per_s=rate_hz)
         self._follow()
         if self._watcher.first_verdict_s is None:
-            raise Unavailable("no verdict came; see logs/worker.log and logs/scorer.log")
+            raise Unavailable("no verdict came; see logs/worker-1.log and logs/scorer.log")
         self._reach("to_first_verdict", at_s=self._watcher.first_verdict_s)
         self._reach("to_stream_end")
         streamed_s = self._seconds["to_stream_end"] - self._seconds["to_first_verdict"]

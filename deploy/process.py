@@ -6,6 +6,7 @@ an input that can never succeed with 2, a bug with 1; starting it anew is the on
 
 import argparse
 import ctypes
+import importlib
 import os
 import signal
 import sys
@@ -16,7 +17,7 @@ from typing import Final
 import structlog
 
 from connectors.errors import HololineError, Poison, SessionEnd
-from deploy.child import EXIT_POISON, EXIT_SESSION_END, ready_path
+from deploy.child import EXIT_POISON, EXIT_SESSION_END, STANDBY, ready_path
 from deploy.line_file import load_line
 from deploy.logs import configure_logs
 from deploy.names import check_names
@@ -25,6 +26,8 @@ from deploy.roles import ROLES
 from deploy.settings import Settings
 
 _PR_SET_PDEATHSIG: Final = 1
+_WORKER_IMPORTS: Final = ("connectors.kafka", "inference.serve", "ingest.service")
+"""They take 3 of the 4 seconds in which a worker starts."""
 
 _log = structlog.get_logger(__name__)
 
@@ -35,11 +38,23 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("role", choices=sorted(ROLES))
     parser.add_argument("--line", type=Path, required=True, help="the line file")
     parser.add_argument("--instance", help="name among processes of this role, such as worker-2")
+    parser.add_argument(
+        STANDBY, action="store_true", help="import what is needed, begin when stdin brings a line"
+    )
     parser.add_argument("--parent", type=int, help="end when this process, our parent, ends")
     given = parser.parse_args(arguments)
     if given.parent is not None:
         _die_with(given.parent)
+    if given.standby and not _told_to_begin():
+        os._exit(0)
     os._exit(_run(given))  # threads of libraries must not keep a dead process up
+
+
+def _told_to_begin() -> bool:
+    """Whether stdin brought a line, once all that a worker imports is there."""
+    for module in _WORKER_IMPORTS:
+        importlib.import_module(module)
+    return sys.stdin.buffer.readline() != b""
 
 
 def _run(given: argparse.Namespace) -> int:

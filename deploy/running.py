@@ -1,21 +1,28 @@
 """A whole line brought up on this machine: the servers that are not given, and every process."""
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from connectors.errors import Unavailable
+from connectors.errors import Poison, Unavailable
 from connectors.line import Line
 from deploy.control import Json
 from deploy.embedded import Addresses, EmbeddedStack
 from deploy.embedded.ray_server import CLIENT_ENV
 from deploy.line_file import load_line
 from deploy.settings import Settings
-from deploy.supervisor import Supervisor, refuse_second, signals_interrupt, signals_wait
+from deploy.supervisor import (
+    WORKER,
+    Supervisor,
+    refuse_second,
+    signals_interrupt,
+    signals_wait,
+)
 from deploy.wiring import ensure_line_topics, make_log, make_registry
+from ingest.service import PARTITIONS_MAX
 
 READY_TIMEOUT_S: Final = 180.0
 
@@ -57,6 +64,7 @@ def bring_up(
     settings: Settings,
     line_path: Path,
     *,
+    workers: int = 1,
     virtual_plant: bool = False,
     on_progress: Callable[[str], None],
 ) -> Iterator[RunningLine]:
@@ -67,6 +75,7 @@ def bring_up(
     Args:
         settings: Servers that they name are used, the others embedded.
         line_path: The line file.
+        workers: How many processes share the partitions.
         virtual_plant: Run the virtual plant in the place of PLC and stations.
         on_progress: Takes lines for people.
 
@@ -75,6 +84,7 @@ def bring_up(
         Unavailable: A server or process did not come up.
     """
     line = load_line(line_path)
+    _check_workers(line, workers)
     folder = settings.data_folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     refuse_second(folder)
@@ -94,7 +104,7 @@ def bring_up(
             running = RunningLine(
                 line=line, line_path=line_path, settings=full, stack=stack, supervisor=supervisor
             )
-            _start(running, virtual_plant=virtual_plant, on_progress=on_progress)
+            _start(running, _processes(running, workers, virtual_plant), on_progress)
             yield running
         finally:
             on_progress("stopping")
@@ -102,10 +112,33 @@ def bring_up(
                 cleanup.close()
 
 
+def _check_workers(line: Line, workers: int) -> None:
+    partitions = line.topics.partitions
+    if partitions > workers * PARTITIONS_MAX:
+        raise Poison(
+            "topics.partitions",
+            f"is {partitions}, and a worker takes {PARTITIONS_MAX} at most: "
+            f"start {-(-partitions // PARTITIONS_MAX)} with --workers",
+        )
+
+
+def _processes(running: RunningLine, workers: int, virtual_plant: bool) -> list[tuple[str, str]]:
+    """Role and name of each process of the line, in the order of their start."""
+    roles = ["archiver", "sink", "web"]
+    if virtual_plant:
+        roles.append("plant")
+    if running.settings.plc_endpoint is not None:
+        roles.append("source")
+    names = [(WORKER, f"{WORKER}-{number}") for number in range(1, workers + 1)]
+    return [("scorer", "scorer"), *names, *((role, role) for role in roles)]
+
+
 def _start(
-    running: RunningLine, *, virtual_plant: bool, on_progress: Callable[[str], None]
+    running: RunningLine,
+    processes: Sequence[tuple[str, str]],
+    on_progress: Callable[[str], None],
 ) -> None:
-    supervisor, settings = running.supervisor, running.settings
+    supervisor = running.supervisor
     supervisor.publish(
         line=running.line.name,
         addresses=_addresses(running),
@@ -114,15 +147,11 @@ def _start(
     )
     supervisor.handle("scale", lambda request: _scale(supervisor, request))
     supervisor.handle("kill_scorer", lambda _request: _kill_scorer(supervisor))
-    roles = ["scorer", "worker", "archiver", "sink", "web"]
-    if virtual_plant:
-        roles.append("plant")
-    if settings.plc_endpoint is not None:
-        roles.append("source")
-    for role in roles:
-        supervisor.add(role)
-    on_progress(f"starting {', '.join(roles)}")
-    supervisor.wait_ready(*roles, timeout_s=READY_TIMEOUT_S)
+    for role, name in processes:
+        supervisor.add(role, instance=name)
+    names = [name for _, name in processes]
+    on_progress(f"starting {', '.join(names)}")
+    supervisor.wait_ready(*names, timeout_s=READY_TIMEOUT_S)
     on_progress("every process is ready")
 
 

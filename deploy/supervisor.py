@@ -23,6 +23,8 @@ from connectors.errors import Poison, Unavailable
 from deploy.child import STOP_TIMEOUT_S, Child, ready_path
 from deploy.control import ControlServer, Handler, Json, clear_state, read_state, write_state
 
+WORKER: Final = "worker"
+"""The role that stands by, and whose processes are ``worker-1``, ``worker-2`` and so on."""
 _WATCH_S: Final = 0.1
 _log = structlog.get_logger(__name__)
 
@@ -55,7 +57,7 @@ class Supervisor:
         self._handlers: dict[str, Handler] = {
             "status": lambda _request: self.status(),
             "stop": self._ask_stop,
-            "kill_worker": lambda _request: self.kill("worker"),
+            "kill_worker": lambda _request: self.kill(self._a_worker()),
             "unplug": self._to_plant,
             "plug": self._to_plant,
         }
@@ -73,23 +75,31 @@ class Supervisor:
         """See `close`."""
         self.close()
 
-    def add(self, role: str) -> None:
-        """Process ``deploy.process <role>`` is being started, and kept up from now on."""
+    def add(self, role: str, *, instance: str | None = None) -> None:
+        """Process ``deploy.process <role>`` is being started, and kept up from now on.
+
+        Args:
+            role: What it does.
+            instance: Its name among the line's processes; None: as its role.
+        """
+        name = instance or role
         self.add_command(
-            role,
+            name,
             [
-                *(sys.executable, "-m", "deploy.process", role),
+                *(sys.executable, "-m", "deploy.process", role, "--instance", name),
                 *("--line", str(self._line_path), "--parent", str(os.getpid())),
             ],
+            standby=role == WORKER,
         )
 
-    def add_command(self, name: str, command: Sequence[str]) -> None:
-        """As `add`, for any program."""
+    def add_command(self, name: str, command: Sequence[str], *, standby: bool = False) -> None:
+        """As `add`, for any program; see `Child.standby`."""
         child = Child(
             name=name,
             command=tuple(command),
             log_path=self._folder / "logs" / f"{name}.log",
             ready_path=ready_path(self._folder, name),
+            standby=standby,
         )
         with self._lock:
             self._children[name] = child
@@ -188,6 +198,13 @@ class Supervisor:
             raise Poison(name, "this line runs no such process; `hololine status` lists them")
         return child
 
+    def _a_worker(self) -> str:
+        """The name of a worker, of one that runs if any does."""
+        with self._lock:
+            workers = [c for name, c in self._children.items() if name.startswith(WORKER)]
+        workers.sort(key=lambda child: not child.is_ready())
+        return workers[0].name if workers else WORKER
+
     def _ask_stop(self, _request: Json) -> Json:
         self._stop_asked.set()
         return {"stopping": True}
@@ -257,7 +274,13 @@ def memory_by_process(state: Mapping[str, Any]) -> dict[str, int]:
         state: As `deploy.control.read_state` gives it: ``children`` and ``servers`` (name -> pid).
     """
     roots = {name: child["pid"] for name, child in state["children"].items()}
-    roots = {"supervisor": state.get("pid", os.getpid()), **state.get("servers", {}), **roots}
+    standbys = {
+        f"{name} (standby)": child["standby_pid"]
+        for name, child in state["children"].items()
+        if child.get("standby_pid") is not None
+    }
+    servers = state.get("servers", {})
+    roots = {"supervisor": state.get("pid", os.getpid()), **servers, **roots, **standbys}
     trees = {name: {p.pid: p for p in _tree(pid)} for name, pid in roots.items()}
     totals: dict[str, int] = {}
     for name, tree in trees.items():

@@ -54,7 +54,12 @@ def demo(
     run_demo(read_settings_quietly(), line, exit_after=exit_after, parts=parts, rate_hz=rate)
 
 
-def up(line: LineOption = LINE_DEFAULT) -> None:
+def up(
+    line: LineOption = LINE_DEFAULT,
+    workers: Annotated[
+        int, typer.Option(min=1, max=32, help="How many workers share the partitions.")
+    ] = 1,
+) -> None:
     """Bring the line up until Ctrl-C or `hololine down`.
 
     Servers that the environment names are used, the others are embedded on loopback. Every
@@ -66,7 +71,9 @@ def up(line: LineOption = LINE_DEFAULT) -> None:
 
     console = Console(highlight=False)
     try:
-        with bring_up(read_settings_quietly(), line, on_progress=console.print) as running:
+        with bring_up(
+            read_settings_quietly(), line, workers=workers, on_progress=console.print
+        ) as running:
             _watch(running, console)
     except KeyboardInterrupt:
         console.print("stopped")

@@ -301,7 +301,7 @@ def test_a_killed_worker_and_a_killed_scorer_lose_nothing(
     for index, part_id in enumerate(parts):
         driver.whole(part_id, refs)
         if index == 6:
-            supervisor.kill("worker")
+            supervisor.kill("worker-1")
         if index == 12:
             supervisor.tell("scorer", {"kill": True})
     for part_id in parts:

@@ -64,6 +64,44 @@ def test_a_killed_child_is_started_anew_and_counted(supervisor: Supervisor, tmp_
     until(lambda: (read_state(tmp_path) or {})["children"]["worker"]["restarts"] == 1)
 
 
+def test_a_process_that_stands_by_takes_over_and_the_next_one_stands_by(
+    supervisor: Supervisor, tmp_path: Path
+):
+    """Whoever is killed is followed by a process whose imports are done."""
+    ready = READY.format(path=str(tmp_path / "run" / "worker-1.ready"))
+    waits = "import sys, time\nif '--standby' in sys.argv: sys.stdin.readline() or sys.exit()\n"
+    command = [sys.executable, "-c", waits + ready + "time.sleep(600)"]
+    supervisor.add_command("worker-1", command, standby=True)
+    for restarts in (0, 1, 2):
+        until(lambda: supervisor.status()["children"]["worker-1"]["standby_pid"] is not None)
+        told = supervisor.status()["children"]["worker-1"]
+        assert told["restarts"] == restarts
+        assert control(tmp_path, "kill_worker")["pid"] == told["pid"]
+        until(lambda told=told: pid_of(supervisor, "worker-1") != told["pid"])
+        assert pid_of(supervisor, "worker-1") == told["standby_pid"]
+        supervisor.wait_ready("worker-1", timeout_s=60)
+    until(lambda: supervisor.status()["children"]["worker-1"]["standby_pid"] is not None)
+    last = supervisor.status()["children"]["worker-1"]
+    memory = memory_by_process((read_state(tmp_path) or {}) | supervisor.status())
+    assert memory["worker-1 (standby)"] > 2**20
+    supervisor.close()
+    assert not any(psutil.pid_exists(last[name]) for name in ("pid", "standby_pid"))
+
+
+def test_a_child_whose_standby_has_ended_is_started_as_ever(supervisor: Supervisor, tmp_path: Path):
+    """A process that stood by may have been killed too, and nobody noticed."""
+    ready = READY.format(path=str(tmp_path / "run" / "worker-1.ready"))
+    waits = "import sys, time\nif '--standby' in sys.argv: sys.exit()\n"
+    command = [sys.executable, "-c", waits + ready + "time.sleep(600)"]
+    supervisor.add_command("worker-1", command, standby=True)
+    until(lambda: supervisor.status()["children"]["worker-1"]["standby_pid"] is not None)
+    told = supervisor.status()["children"]["worker-1"]
+    until(lambda: psutil.Process(told["standby_pid"]).status() == psutil.STATUS_ZOMBIE)
+    supervisor.kill("worker-1")
+    until(lambda: pid_of(supervisor, "worker-1") not in {told["pid"], told["standby_pid"]})
+    supervisor.wait_ready("worker-1", timeout_s=60)
+
+
 def test_a_child_that_refuses_its_input_is_not_started_again(
     supervisor: Supervisor, tmp_path: Path
 ):
