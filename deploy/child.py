@@ -22,8 +22,8 @@ STANDBY: Final = "--standby"
 BACKOFF_FIRST_S: Final = 0.2
 """The first end after a stable run is answered at once, the second after this pause."""
 BACKOFF_MAX_S: Final = 5.0
-STABLE_S: Final = 10.0
-"""A process that ran this long has recovered: its next end is the first again."""
+STABLE_S: Final = 3.0
+"""A process that did its work this long has recovered: its next end is the first again."""
 STOP_TIMEOUT_S: Final = 8.0
 _LOG_BYTES_MAX: Final = 16 << 20
 
@@ -47,7 +47,8 @@ class Child:
     """Keep a second process that has imported all it needs and takes over when this one ends."""
     process: subprocess.Popen[bytes] | None = None
     state: Literal["waiting", "running", "refused"] = "waiting"
-    started_s: float = 0.0
+    ready_s: float | None = None
+    """When the process that runs now was first seen ready."""
     due_s: float = 0.0
     restarts: int = 0
     failures_in_a_row: int = 0
@@ -61,10 +62,12 @@ class Child:
             code = self.process.poll()
             if code is not None:
                 self._ended(code, now_s)
-            elif self.standby and self._next is None and self.is_ready():
-                self._next = self._spawn((*self.command, STANDBY), env)
+            elif self.ready_s is None and self.is_ready():
+                self.ready_s = now_s
+                if self.standby:
+                    self._next = self._spawn((*self.command, STANDBY), env)
         if self.state == "waiting" and now_s >= self.due_s:
-            self._start(now_s, env)
+            self._start(env)
 
     def is_ready(self) -> bool:
         """Whether the process that runs now has said that it does its work."""
@@ -135,10 +138,10 @@ class Child:
         said = [line for line in lines if line.strip()]
         return said[-1][:2000] if said else f"it left an empty log, {self.log_path}"
 
-    def _start(self, now_s: float, env: Mapping[str, str]) -> None:
+    def _start(self, env: Mapping[str, str]) -> None:
         waiting = self._taken_standby()
         self.process = waiting or self._spawn(self.command, env)
-        self.state, self.started_s = "running", now_s
+        self.state, self.ready_s = "running", None
         _log.info(
             "child_started", child=self.name, pid=self.process.pid, standby=waiting is not None
         )
@@ -179,7 +182,7 @@ class Child:
             self.state = "refused"
             _log.error("child_refused", child=self.name, said=self.last_words())
             return
-        if now_s - self.started_s >= STABLE_S:
+        if self.ready_s is not None and now_s - self.ready_s >= STABLE_S:
             self.failures_in_a_row = 0
         before = self.failures_in_a_row
         pause_s = min(BACKOFF_FIRST_S * 2 ** (before - 1), BACKOFF_MAX_S) if before else 0.0

@@ -65,6 +65,7 @@ def _run(given: argparse.Namespace) -> int:
         check_names()
         settings = Settings.read()
         configure_logs(settings.log_level, process=instance)
+        _log.info("process_started", pid=os.getpid())
         ROLES[given.role](_context(instance, given.line, settings))
     except SessionEnd as error:
         _log.warning("session_ended", reason=str(error), kind=type(error).__name__)

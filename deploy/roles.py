@@ -34,6 +34,7 @@ def run_worker(context: Context) -> None:
     from ingest import service
 
     join_ray(context.settings)
+    _log.info("ray_joined")
     scorer = ServeScorer()
     log = make_log(context.settings)
     context.ready()
