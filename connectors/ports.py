@@ -73,7 +73,7 @@ class LogWriter(Protocol):
 
 
 class TransactionalWriter(Protocol):
-    """Publishes verdicts exactly once per session; one transaction a call."""
+    """Publishes verdicts exactly once per session; one transaction a call, one at a time."""
 
     def start(self) -> None:
         """Fence every earlier writer of the same transactional id and settle what it left open.
@@ -83,12 +83,15 @@ class TransactionalWriter(Protocol):
         """
         ...
 
-    def publish(self, records: Sequence[Outgoing]) -> list[LogPosition]:
-        """Append all `records` in one committed transaction, or raise.
+    def publish(self, records: Sequence[Outgoing]) -> Future[list[LogPosition]]:
+        """Append all `records` in one transaction; the future completes once it is committed.
+
+        Call it again only when the future has completed. It completes in bounded time.
 
         Raises:
-            Fenced: Another writer has taken the transactional id over.
-            DeadlineExceeded: The commit did not end in time; its outcome is unknown.
+            Fenced: (by the future) another writer has taken the transactional id over.
+            DeadlineExceeded: (by the future) the commit did not end in time; its outcome is
+                unknown.
         """
         ...
 

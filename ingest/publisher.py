@@ -5,6 +5,7 @@ reader without a group, committed records only. What counts is what was read bac
 """
 
 from collections.abc import Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,13 +16,19 @@ from connectors.cloudevents import common_headers, rfc3339
 from connectors.errors import MalformedMessage, SessionEnd
 from connectors.line import Line
 from connectors.messages import Verdict, verdict_id_of
-from connectors.ports import Headers, Log, LogRecord, Outgoing
+from connectors.ports import Headers, Log, LogPosition, LogRecord, Outgoing
 from ingest.store import JoinStore, Published
 
 READ_BACK_S_MAX: Final = 30.0
 REVISION: Final = "ce_revision"
 OPENED_OFFSET: Final = "ce_openedoffset"
 """CloudEvents extensions of a verdict: reading back needs no look into its value."""
+
+TRANSACTION_MAX: Final = 512
+"""Verdicts of one transaction at most."""
+
+UNCOMMITTED_MAX: Final = 2 * TRANSACTION_MAX
+"""Above this many chosen verdicts that are not committed yet, no more are asked for."""
 
 _RUN: Final = 500
 
@@ -60,6 +67,8 @@ class Publisher:
         self._clock = clock
         self._writer = log.transactional_writer(f"{line.name}.p{partition}")
         self._reader = log.partition_reader(self._topic, partition)
+        self._chosen: list[Chosen] = []
+        self._committing: Future[list[LogPosition]] | None = None
         self._awaited: dict[int, float] = {}
         self.published = 0
 
@@ -77,7 +86,27 @@ class Publisher:
                 raise SessionEnd(f"read-back stands at {self._reader.position()} of {end}")
 
     def publish(self, chosen: Sequence[Chosen]) -> None:
-        """Commit the chosen verdicts, each under its chosen bytes, in one transaction."""
+        """The chosen verdicts go out with the next transaction, each under its chosen bytes."""
+        self._chosen += chosen
+
+    def step(self) -> None:
+        """Settle the transaction that has ended, begin the next, confirm what has come back.
+
+        Raises:
+            SessionEnd: A commit failed or its outcome is unknown; or an acknowledged verdict is
+                absent from the log, or late to come back.
+        """
+        if self._committing is not None and self._committing.done():
+            done, self._committing = self._committing, None
+            now_s = self._clock.monotonic_s()
+            for position in done.result():
+                self._awaited[position.offset] = now_s
+        if self._committing is None and self._chosen:
+            self._commit(self._chosen[:TRANSACTION_MAX])
+            del self._chosen[:TRANSACTION_MAX]
+        self._confirm_awaited()
+
+    def _commit(self, chosen: Sequence[Chosen]) -> None:
         time = rfc3339(self._clock.now_ns()).encode()
         records = [
             Outgoing(
@@ -89,20 +118,13 @@ class Publisher:
             )
             for one in chosen
         ]
-        now_s = self._clock.monotonic_s()
-        for position in self._writer.publish(records):
-            self._awaited[position.offset] = now_s
+        self._committing = self._writer.publish(records)
         self.published += len(records)
 
-    def confirm(self) -> None:
-        """Confirm what has come back since.
-
-        Raises:
-            SessionEnd: An acknowledged verdict is absent from the log, or late to come back.
-        """
+    def _confirm_awaited(self) -> None:
         if not self._awaited:
             return
-        self._confirm(timeout_s=0.002)
+        self._confirm(timeout_s=0.0)
         oldest = min(self._awaited, default=None)
         if oldest is None:
             return
@@ -112,9 +134,14 @@ class Publisher:
             raise SessionEnd(f"verdict at offset {oldest} did not come back")
 
     @property
+    def uncommitted(self) -> int:
+        """Chosen verdicts that wait for a transaction."""
+        return len(self._chosen)
+
+    @property
     def waiting(self) -> bool:
-        """Whether published verdicts have yet to be read back."""
-        return bool(self._awaited)
+        """Whether verdicts have yet to be committed or read back."""
+        return bool(self._chosen or self._committing or self._awaited)
 
     def close(self) -> None:
         """Free threads and sockets."""

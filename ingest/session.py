@@ -24,11 +24,11 @@ from ingest.evidence import sealed_of
 from ingest.intake import Intake
 from ingest.letters import DeadLetters
 from ingest.policies import PolicyBook
-from ingest.publisher import Chosen, Publisher
+from ingest.publisher import UNCOMMITTED_MAX, Chosen, Publisher
 from ingest.store import Applied, JoinStore, Leased
 
-RUN_RECORDS_MAX: Final = 256
-LEASE_MAX: Final = 64
+RUN_RECORDS_MAX: Final = 512
+LEASE_MAX: Final = 256
 BATCHES_IN_FLIGHT_MAX: Final = 8
 READY_MAX: Final = 4096
 """Above this many unjudged revisions the session stops reading until the scorer catches up."""
@@ -127,7 +127,7 @@ class Session:
         self._apply()
         self._lease()
         self._publish()
-        self._publisher.confirm()
+        self._publisher.step()
         if self._state.outbox:
             self._letters.deliver()
             self._state = replace(self._state, outbox=0)
@@ -201,7 +201,10 @@ class Session:
 
     def _lease(self) -> None:
         now_s = self._clock.monotonic_s()
-        room = len(self._judging) < BATCHES_IN_FLIGHT_MAX
+        room = (
+            len(self._judging) < BATCHES_IN_FLIGHT_MAX
+            and self._publisher.uncommitted < UNCOMMITTED_MAX
+        )
         wanted = LEASE_MAX if self._state.ready and room else 0
         if not wanted and now_s - self._probed_s < PROBE_S:
             return

@@ -33,6 +33,7 @@ class _Reader:
             auto_offset_reset=reset,
             isolation_level="read_committed",
             fetch_max_wait_ms=FETCH_WAIT_MS,
+            metrics_enabled=False,
         )
         self._consumer.assign(partitions)
         self._answered_s = time.monotonic()

@@ -155,12 +155,18 @@ class MemoryTransactionalWriter:
         """See `TransactionalWriter.start`."""
         self._log.take_over(self._id, self)
 
-    def publish(self, records: Sequence[Outgoing]) -> list[LogPosition]:
+    def publish(self, records: Sequence[Outgoing]) -> Future[list[LogPosition]]:
         """See `TransactionalWriter.publish`."""
-        with self._log.changed:
-            positions = self._append(records)
-            self.end(Outcome.COMMITTED)
-            return positions
+        future: Future[list[LogPosition]] = Future()
+        try:
+            with self._log.changed:
+                positions = self._append(records)
+                self.end(Outcome.COMMITTED)
+        except Fenced as error:
+            future.set_exception(error)
+        else:
+            future.set_result(positions)
+        return future
 
     def close(self) -> None:
         """See `TransactionalWriter.close`."""

@@ -155,8 +155,8 @@ def test_a_transaction_is_read_whole_and_its_marker_is_passed(world: World) -> N
     with closing(world.log.transactional_writer(topic)) as writer:
         writer.start()
         records = [Outgoing(topic=topic, key=b"k", value=v, partition=0) for v in (b"a", b"b")]
-        first = writer.publish(records)
-        second = writer.publish(records[:1])
+        first = writer.publish(records).result(BOUND_S)
+        second = writer.publish(records[:1]).result(BOUND_S)
     assert [position.offset for position in first + second] == [0, 1, 3]
     with closing(world.log.partition_reader(topic, 0)) as reader:
         assert values(drain(reader, reader.stable_end())) == [b"a", b"b", b"a"]
@@ -187,13 +187,14 @@ def test_a_writer_that_was_taken_over_is_fenced_for_good(
     zombie = close_later(world.log.transactional_writer(topic))
     zombie.start()
     record = Outgoing(topic=topic, key=b"k", value=b"stale", partition=0)
-    zombie.publish([record])
+    zombie.publish([record]).result(BOUND_S)
     heir = close_later(world.log.transactional_writer(topic))
     heir.start()
     for _ in range(2):
         with pytest.raises(Fenced):
-            zombie.publish([record])
-    heir.publish([Outgoing(topic=topic, key=b"k", value=b"fresh", partition=0)])
+            zombie.publish([record]).result(BOUND_S)
+    fresh = Outgoing(topic=topic, key=b"k", value=b"fresh", partition=0)
+    heir.publish([fresh]).result(BOUND_S)
     with closing(world.log.partition_reader(topic, 0)) as reader:
         assert values(drain(reader, reader.stable_end())) == [b"stale", b"fresh"]
 

@@ -78,14 +78,14 @@ def test_a_commit_that_hangs_meets_its_deadline(broker: Broker) -> None:
     """Its outcome is unknown and said so; a new writer takes over when the broker is back."""
     writer = broker.log.transactional_writer("x")
     writer.start()
-    writer.publish([RECORD])
+    writer.publish([RECORD]).result(BOUND_S)
     broker.process.send_signal(signal.SIGSTOP)
     with pytest.raises(DeadlineExceeded):
-        writer.publish([RECORD])
+        writer.publish([RECORD]).result(BOUND_S)
     broker.process.send_signal(signal.SIGCONT)
     heir = broker.log.transactional_writer("x")
     heir.start()
-    heir.publish([RECORD])
+    heir.publish([RECORD]).result(BOUND_S)
     heir.close()
     writer.close()
     assert no_client_threads()

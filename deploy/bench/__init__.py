@@ -1,0 +1,1 @@
+"""What this machine reaches: the join alone, and the line from record to verdict."""
