@@ -116,6 +116,17 @@ class PartitionReader(Protocol):
         """
         ...
 
+    def pause(self) -> None:
+        """`poll` returns nothing, and nothing is fetched, until `resume`; the position stays.
+
+        Go on polling: so a broker that is gone is noticed.
+        """
+        ...
+
+    def resume(self) -> None:
+        """`poll` goes on where it was."""
+        ...
+
     def position(self) -> int:
         """Offset of the next record to be returned; it moves past transaction markers too."""
         ...

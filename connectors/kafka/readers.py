@@ -90,6 +90,14 @@ class KafkaPartitionReader(_Reader):
         """See `PartitionReader.seek`."""
         self._consumer.seek(self._partition, offset)
 
+    def pause(self) -> None:
+        """See `PartitionReader.pause`."""
+        self._consumer.pause(self._partition)
+
+    def resume(self) -> None:
+        """See `PartitionReader.resume`."""
+        self._consumer.resume(self._partition)
+
     def position(self) -> int:
         """See `PartitionReader.position`."""
         return self._position(self._partition)

@@ -202,6 +202,7 @@ class MemoryPartitionReader:
         self._partition = log.partition(topic, partition)
         self._name = f"{topic}[{partition}]"
         self._position = self._partition.log_start
+        self._paused = False
 
     def seek(self, offset: int) -> None:
         """See `PartitionReader.seek`."""
@@ -214,11 +215,21 @@ class MemoryPartitionReader:
             while True:
                 if not self._partition.log_start <= self._position <= self._partition.end:
                     raise OutOfRange(f"{self._name} does not hold offset {self._position}")
-                records, self._position = self._partition.read(self._position, limit)
+                records: list[LogRecord] = []
+                if not self._paused:
+                    records, self._position = self._partition.read(self._position, limit)
                 remaining_s = deadline_s - time.monotonic()
                 if records or remaining_s <= 0:
                     return records
                 self._log.changed.wait(remaining_s)
+
+    def pause(self) -> None:
+        """See `PartitionReader.pause`."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """See `PartitionReader.resume`."""
+        self._paused = False
 
     def position(self) -> int:
         """See `PartitionReader.position`."""

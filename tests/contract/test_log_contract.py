@@ -127,6 +127,36 @@ def test_a_record_comes_back_whole_with_the_brokers_time(world: World) -> None:
     assert abs(record.timestamp_ms - before_ms) < 60_000
 
 
+def test_a_paused_reader_stays_where_it_is_and_misses_nothing(world: World) -> None:
+    """Backpressure: what was fetched or appended meanwhile comes after the pause, in order."""
+    topic = world.topic()
+    sent = [f"{number}".encode() for number in range(30)]
+    world.append(topic, *sent)
+    with closing(world.log.partition_reader(topic, 0)) as reader:
+        taken = next_records(reader, limit=10)
+        position = reader.position()
+        reader.pause()
+        world.append(topic, b"later")
+        for _ in range(5):
+            assert reader.poll(timeout_s=0.05, limit=10) == []
+        assert reader.position() == position == taken[-1].offset + 1
+        reader.resume()
+        rest = drain(reader, 31)
+    assert values(taken + rest) == [*sent, b"later"]
+
+
+def test_a_reader_sought_elsewhere_while_paused_goes_on_there(world: World) -> None:
+    """A pause concerns what is given, not where reading stands."""
+    topic = world.topic()
+    world.append(topic, b"0", b"1", b"2")
+    with closing(world.log.partition_reader(topic, 0)) as reader:
+        reader.pause()
+        reader.seek(2)
+        assert reader.poll(timeout_s=0.05, limit=10) == []
+        reader.resume()
+        assert values(drain(reader, 3)) == [b"2"]
+
+
 def test_a_key_decides_the_partition_by_murmur2(world: World) -> None:
     """With no explicit partition, a record lies where `murmur2_partition` says."""
     topic = world.topic(partitions=3)
