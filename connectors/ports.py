@@ -295,6 +295,7 @@ class Scorer(Protocol):
     def score(self, batch: Sequence[SealedEvidence]) -> "Future[list[bytes]]":
         """Return one verdict's canonical bytes per evidence, in order; poison is ``undecidable``.
 
+        It returns at once, however many batches are unanswered: the caller bounds those.
         The future completes once answered; unavailable or full replicas are retried without end,
         at a bounded rate. It fails only with a bug.
         """

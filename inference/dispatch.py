@@ -15,6 +15,7 @@ from typing import Final
 
 import structlog
 
+from connectors import metrics
 from connectors.errors import Transient
 from connectors.messages import Disposition, Evidence, Verdict, verdict_id_of
 from connectors.ports import SealedEvidence
@@ -22,7 +23,6 @@ from connectors.ports import SealedEvidence
 BATCH_MAX: Final = 32
 DEATHS_MAX: Final = 3
 POISON_REASON: Final = "poison:killed_three_replicas"
-_WAITING_MAX: Final = 256
 
 _log = structlog.get_logger(__name__)
 
@@ -57,16 +57,15 @@ class Dispatcher:
         self._deadline_s = deadline_s
         self._pause_s = pause_s
         self._slots = asyncio.Semaphore(in_flight)
-        self._waiting = threading.BoundedSemaphore(_WAITING_MAX)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="scorer", daemon=True)
         self._thread.start()
 
     def score(self, batch: Sequence[SealedEvidence]) -> "Future[list[bytes]]":
-        """See `connectors.ports.Scorer.score`. It blocks while very many batches are unanswered."""
-        self._waiting.acquire()
+        """See `connectors.ports.Scorer.score`."""
+        metrics.SCORING_BATCHES.inc()
         answer = asyncio.run_coroutine_threadsafe(self._all(list(batch)), self._loop)
-        answer.add_done_callback(lambda _: self._waiting.release())
+        answer.add_done_callback(lambda _: metrics.SCORING_BATCHES.dec())
         return answer
 
     def close(self) -> None:
@@ -93,8 +92,10 @@ class Dispatcher:
         while True:
             try:
                 async with self._slots:
-                    return await asyncio.wait_for(self._ask(raw), self._deadline_s)
+                    with metrics.SCORING_TRIES.track_inprogress():
+                        return await asyncio.wait_for(self._ask(raw), self._deadline_s)
             except ScorerDied:
+                metrics.SCORING_RETRIES.labels("died").inc()
                 if len(batch) > 1:
                     half = len(batch) // 2
                     return [*await self._settle(batch[:half]), *await self._settle(batch[half:])]
@@ -102,7 +103,9 @@ class Dispatcher:
                 if deaths == DEATHS_MAX:
                     return [poisoned(Evidence.from_bytes(raw[0])).to_bytes()]
             except (Transient, TimeoutError) as error:
-                _log.warning("scoring_retried", parts=len(batch), reason=str(error) or "timeout")
+                reason = "timeout" if isinstance(error, TimeoutError) else "unavailable"
+                metrics.SCORING_RETRIES.labels(reason).inc()
+                _log.warning("scoring_retried", parts=len(batch), reason=str(error) or reason)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, 10 * self._pause_s)
 

@@ -7,6 +7,7 @@ from concurrent.futures import CancelledError
 
 import pytest
 
+from connectors import metrics
 from connectors.errors import Unavailable
 from connectors.memory_scorer import HashScorer
 from connectors.messages import (
@@ -138,6 +139,23 @@ def test_a_try_that_never_ends_is_given_up_at_its_deadline(start) -> None:
 
     batch = [evidence("p1")]
     assert start(ask, deadline_s=0.05).score(sealed(batch)).result(WAIT_S) == expected(batch)
+
+
+def test_asking_never_blocks_and_what_is_unanswered_is_shown(start) -> None:
+    """A session goes on probing and publishing while no scorer answers; each batch is answered."""
+    replica, release = Replica(), threading.Event()
+
+    async def ask(raw: list[bytes]) -> list[bytes]:
+        while not release.is_set():
+            await asyncio.sleep(0.001)
+        return await replica.ask(raw)
+
+    dispatcher = start(ask, deadline_s=WAIT_S)
+    batches = [[evidence(f"p{i}")] for i in range(1000)]
+    answers = [dispatcher.score(sealed(batch)) for batch in batches]
+    assert metrics.REGISTRY.get_sample_value("hololine_scoring_batches") >= len(batches)
+    release.set()
+    assert [each.result(WAIT_S) for each in answers] == [expected(batch) for batch in batches]
 
 
 def test_only_the_evidence_that_kills_scorers_is_undecidable(start) -> None:
