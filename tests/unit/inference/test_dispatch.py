@@ -146,8 +146,7 @@ def test_asking_never_blocks_and_what_is_unanswered_is_shown(start) -> None:
     replica, release = Replica(), threading.Event()
 
     async def ask(raw: list[bytes]) -> list[bytes]:
-        while not release.is_set():
-            await asyncio.sleep(0.001)
+        await asyncio.to_thread(release.wait, WAIT_S)
         return await replica.ask(raw)
 
     dispatcher = start(ask, deadline_s=WAIT_S)
