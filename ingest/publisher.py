@@ -70,6 +70,7 @@ class Publisher:
         self._chosen: list[Chosen] = []
         self._committing: Future[list[LogPosition]] | None = None
         self._awaited: dict[int, float] = {}
+        self._early: set[int] = set()
         self.published = 0
 
     def fence(self) -> None:
@@ -99,8 +100,9 @@ class Publisher:
         if self._committing is not None and self._committing.done():
             done, self._committing = self._committing, None
             now_s = self._clock.monotonic_s()
-            for position in done.result():
-                self._awaited[position.offset] = now_s
+            acknowledged = {position.offset for position in done.result()}
+            self._awaited.update(dict.fromkeys(acknowledged - self._early, now_s))
+            self._early.clear()
         if self._committing is None and self._chosen:
             self._commit(self._chosen[:TRANSACTION_MAX])
             del self._chosen[:TRANSACTION_MAX]
@@ -152,7 +154,8 @@ class Publisher:
         records = self._reader.poll(timeout_s=timeout_s, limit=_RUN)
         published = []
         for record in records:
-            self._awaited.pop(record.offset, None)
+            if self._awaited.pop(record.offset, None) is None and self._committing is not None:
+                self._early.add(record.offset)  # it may come back before its acknowledgement
             try:
                 published.append(_published(record))
             except MalformedMessage as error:
