@@ -93,6 +93,13 @@ class FsspecPayloadStore:
         self._fs.mv(unfinished, uri)
 
 
+class UnwrittenPayloadStore(FsspecPayloadStore):
+    """Reads the store; `put` gives the claim check that it would have, and writes nothing."""
+
+    def _write(self, uri: str, data: bytes) -> None:
+        pass
+
+
 def _check_size(size_bytes: int) -> None:
     if not 1 <= size_bytes <= PAYLOAD_BYTES_MAX:
         raise PayloadCorrupt(

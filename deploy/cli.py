@@ -9,7 +9,7 @@ from typing import Final
 import typer
 
 from connectors.errors import HololineError, Poison
-from deploy.commands import bench, data, dlq, line, model, run, setup, verdicts
+from deploy.commands import bench, data, dlq, line, model, part, run, setup, verdicts
 
 EXIT_POISON: Final = 2
 EXIT_FAILED: Final = 1
@@ -34,6 +34,7 @@ setup.register(app)
 run.register(app)
 verdicts.register(app)
 app.add_typer(line.app, name="line")
+app.add_typer(part.app, name="part")
 app.add_typer(model.app, name="model")
 app.add_typer(data.app, name="data")
 app.add_typer(dlq.app, name="dlq")

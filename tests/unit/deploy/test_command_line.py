@@ -21,6 +21,7 @@ COMMANDS = [
     *(["line", "check"], ["data", "import"], ["dlq", "ls"], ["dlq", "show"], ["dlq", "resubmit"]),
     *(["model", "fit"], ["model", "ls"], ["model", "show"], ["model", "promote"]),
     *(["model", "rollback"], ["model", "evaluate"], ["model", "pretrain"]),
+    *(["part", "show"], ["part", "replay"]),
 ]
 
 

@@ -1,0 +1,1 @@
+"""What became of a part, derived again from log, payloads and bundles; nothing is written."""
