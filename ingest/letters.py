@@ -1,10 +1,12 @@
 """Dead letters: delivered at least once, under a deterministic id, before anything forgets them."""
 
 import base64
+from concurrent.futures import Future
 from typing import Final
 
 import structlog
 
+from connectors.clock import Clock
 from connectors.cloudevents import headers_of
 from connectors.errors import Unavailable
 from connectors.line import Line
@@ -14,11 +16,15 @@ from connectors.messages import (
     Verdict,
     letter_id_of,
 )
-from connectors.ports import Log, LogRecord, LogWriter, Outgoing, PartitionReader
+from connectors.metrics import LETTERS_SENT
+from connectors.ports import Log, LogPosition, LogRecord, LogWriter, Outgoing, PartitionReader
 from ingest.store import JoinStore, Letter
 
 REMEDY: Final = "correct the sender, then: hololine dlq resubmit {letter_id}"
-_BATCH: Final = 64
+BATCH_MAX: Final = 64
+"""Letters that wait for the broker's acknowledgement at once."""
+AGAIN_S: Final = 1.0
+"""A batch that the broker refused is sent again after this."""
 _FLUSH_S: Final = 10.0
 _READS: Final = 10
 
@@ -34,10 +40,18 @@ class DeadLetters:
         partition: Which partition of records.
         store: Holds the outbox.
         writer: Shared by the sessions of a worker.
+        clock: For the pause before a batch is sent again.
     """
 
     def __init__(
-        self, *, log: Log, line: Line, partition: int, store: JoinStore, writer: LogWriter
+        self,
+        *,
+        log: Log,
+        line: Line,
+        partition: int,
+        store: JoinStore,
+        writer: LogWriter,
+        clock: Clock,
     ) -> None:
         self._line = line
         self._partition = partition
@@ -46,23 +60,50 @@ class DeadLetters:
         self._store = store
         self._writer = writer
         self._log = log
+        self._clock = clock
+        self._reader: PartitionReader | None = None
+        self._sent: list[tuple[Letter, Future[LogPosition]]] = []
+        self._again_s = 0.0
 
-    def deliver(self) -> None:
-        """Empty the outbox; letters leave it only after the broker has acknowledged them."""
-        delivered_below = 0
-        reader = self._log.partition_reader(self._records, self._partition)
+    def step(self, waiting: int) -> int:
+        """A batch of the outbox is under way; how many letters wait now, of `waiting` before.
+
+        They leave the outbox once the broker has acknowledged them; those that it has not in time
+        are sent again. It never waits for an acknowledgement.
+        """
+        if not all(sent.done() for _, sent in self._sent):
+            return waiting
+        delivered = self._settle()
+        if self._clock.monotonic_s() < self._again_s:
+            return waiting
+        below = delivered[-1].offset + 1 if delivered else 0
+        letters = self._store.letters(delivered_below=below, limit=BATCH_MAX)
+        self._sent = [(letter, self._send(self._whole(letter))) for letter in letters]
+        return max(len(letters), waiting - len(delivered)) if letters else 0
+
+    def close(self) -> None:
+        """Free the sockets; what was not acknowledged stays in the outbox."""
+        if self._reader is not None:
+            self._reader.close()
+
+    def _settle(self) -> list[Letter]:
+        """The letters of the last batch, if the broker has all of them."""
+        batch, self._sent = self._sent, []
         try:
-            while True:
-                waiting = self._store.letters(delivered_below=delivered_below, limit=_BATCH)
-                if not waiting:
-                    return
-                for letter in waiting:
-                    record = _record_at(reader, letter.offset)
-                    self._send(_letter(letter, record, (self._records, self._partition)))
-                self._writer.flush(_FLUSH_S)
-                delivered_below = waiting[-1].offset + 1
-        finally:
-            reader.close()
+            for _, sent in batch:
+                sent.result()
+        except Unavailable as error:
+            logger.warning("letters_not_acknowledged", letters=len(batch), reason=str(error))
+            self._again_s = self._clock.monotonic_s() + AGAIN_S
+            return []
+        return [letter for letter, _ in batch]
+
+    def _whole(self, letter: Letter) -> DeadLetter:
+        """`letter` with the bytes that it is about."""
+        if self._reader is None:
+            self._reader = self._log.partition_reader(self._records, self._partition)
+        record = _record_at(self._reader, letter.offset)
+        return _letter(letter, record, (self._records, self._partition))
 
     def poison(self, verdict: Verdict, reason: str) -> None:
         """An evidence that can never be scored gets a letter, before its verdict is out."""
@@ -91,11 +132,12 @@ class DeadLetters:
         """Every letter sent is acknowledged."""
         self._writer.flush(_FLUSH_S)
 
-    def _send(self, letter: DeadLetter) -> None:
+    def _send(self, letter: DeadLetter) -> Future[LogPosition]:
         logger.warning(
             "record_dead_lettered", field=letter.field, reason=letter.reason, offset=letter.offset
         )
-        self._writer.send(
+        LETTERS_SENT.inc()
+        return self._writer.send(
             Outgoing(
                 topic=self._letters,
                 key=letter.letter_id.encode(),

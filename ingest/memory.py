@@ -203,7 +203,7 @@ class MemoryJoinStore:
         state.spans = {part: last for part, last in state.spans.items() if last >= low}
         while len(state.policy_log) > 1 and state.policy_log[1][0] < low:
             state.policy_log.pop(0)
-        return Watermark(offset=low, policy=state.policy_log[0][1])
+        return Watermark(offset=low, policy=state.policy_log[0][1], parts=len(state.parts))
 
     def letters(self, *, delivered_below: int, limit: int) -> list[Letter]:
         """See `JoinStore.letters`."""

@@ -16,6 +16,7 @@ from connectors.cloudevents import common_headers, rfc3339
 from connectors.errors import MalformedMessage, SessionEnd
 from connectors.line import Line
 from connectors.messages import Verdict, verdict_id_of
+from connectors.metrics import COMMIT_SECONDS, VERDICTS_PUBLISHED
 from connectors.ports import Headers, Log, LogPosition, LogRecord, Outgoing
 from ingest.store import JoinStore, Published
 
@@ -29,6 +30,9 @@ TRANSACTION_MAX: Final = 512
 
 UNCOMMITTED_MAX: Final = 2 * TRANSACTION_MAX
 """Above this many chosen verdicts that are not committed yet, no more are asked for."""
+
+AWAITED_MAX: Final = 4096
+"""From this many committed verdicts that have yet to be read back on, no more are committed."""
 
 _RUN: Final = 500
 
@@ -69,9 +73,10 @@ class Publisher:
         self._reader = log.partition_reader(self._topic, partition)
         self._chosen: list[Chosen] = []
         self._committing: Future[list[LogPosition]] | None = None
+        self._committing_since_s = 0.0
         self._awaited: dict[int, float] = {}
         self._early: set[int] = set()
-        self.published = 0
+        self._published = VERDICTS_PUBLISHED.labels(str(partition))
 
     def fence(self) -> None:
         """Earlier sessions can publish no more, and what they left open is settled."""
@@ -103,7 +108,9 @@ class Publisher:
             acknowledged = {position.offset for position in done.result()}
             self._awaited.update(dict.fromkeys(acknowledged - self._early, now_s))
             self._early.clear()
-        if self._committing is None and self._chosen:
+            self._published.inc(len(acknowledged))
+            COMMIT_SECONDS.observe(now_s - self._committing_since_s)
+        if self._committing is None and self._chosen and len(self._awaited) < AWAITED_MAX:
             self._commit(self._chosen[:TRANSACTION_MAX])
             del self._chosen[:TRANSACTION_MAX]
         self._confirm_awaited()
@@ -121,7 +128,7 @@ class Publisher:
             for one in chosen
         ]
         self._committing = self._writer.publish(records)
-        self.published += len(records)
+        self._committing_since_s = self._clock.monotonic_s()
 
     def _confirm_awaited(self) -> None:
         if not self._awaited:
@@ -139,6 +146,16 @@ class Publisher:
     def uncommitted(self) -> int:
         """Chosen verdicts that wait for a transaction."""
         return len(self._chosen)
+
+    @property
+    def awaited(self) -> int:
+        """Committed verdicts that have yet to be read back."""
+        return len(self._awaited)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more verdicts may be asked for."""
+        return len(self._chosen) < UNCOMMITTED_MAX
 
     @property
     def waiting(self) -> bool:

@@ -17,21 +17,25 @@ from connectors.clock import Clock
 from connectors.errors import OutOfRange
 from connectors.line import Line
 from connectors.messages import Disposition, PolicyChange, Verdict
+from connectors.metrics import APPLY_SECONDS, SESSION_ENDS, SESSION_STARTS
 from connectors.ports import Committed, Log, LogWriter, Outgoing, Scorer, SealedEvidence
 from ingest.broker_time import Ticker
 from ingest.events import Event
 from ingest.evidence import sealed_of
 from ingest.intake import Intake
 from ingest.letters import DeadLetters
+from ingest.meters import Meters
 from ingest.policies import PolicyBook
-from ingest.publisher import UNCOMMITTED_MAX, Chosen, Publisher
+from ingest.publisher import Chosen, Publisher
 from ingest.store import Applied, JoinStore, Leased
 
 RUN_RECORDS_MAX: Final = 512
 LEASE_MAX: Final = 256
 BATCHES_IN_FLIGHT_MAX: Final = 8
 READY_MAX: Final = 4096
-"""Above this many unjudged revisions the session stops reading until the scorer catches up."""
+"""From this many unjudged revisions on reading is paused, until half of them are leased."""
+OUTBOX_MAX: Final = 1024
+"""From this many undelivered dead letters on reading is paused, until half are delivered."""
 PROBE_S: Final = 1.0
 WATERMARK_S: Final = 1.0
 POISON_REASONS: Final = ("payload_", "poison:")
@@ -95,13 +99,15 @@ class Session:
         self._publisher = Publisher(
             log=log, line=line, partition=partition, store=store, clock=clock
         )
+        self._meters = Meters(partition)
         self._letters = DeadLetters(
-            log=log, line=line, partition=partition, store=store, writer=writer
+            log=log, line=line, partition=partition, store=store, writer=writer, clock=clock
         )
         self._ticker = Ticker(writer=writer, topic=self._records, partition=partition, clock=clock)
         self._pending: list[Event] = []
         self._judging: list[Judging] = []
         self._state = _UNKNOWN
+        self._paused = False
         self._probed_s = self._marked_s = 0.0
         self.watermark: Committed | None = None
         """Newest position that the group may commit; read by the worker's main thread."""
@@ -116,10 +122,16 @@ class Session:
             self._take_over()
             while not stop.is_set():
                 self.step()
+            SESSION_ENDS.labels("stopped").inc()
+        except BaseException as error:
+            SESSION_ENDS.labels(type(error).__name__).inc()
+            raise
         finally:
             self._publisher.close()
+            self._letters.close()
             self._reader.close()
             self._store.close()
+            self._meters.close()
 
     def step(self) -> None:
         """One round: read, apply, lease, publish, confirm, deliver, tick, mark."""
@@ -129,14 +141,21 @@ class Session:
         self._publish()
         self._publisher.step()
         if self._state.outbox:
-            self._letters.deliver()
-            self._state = replace(self._state, outbox=0)
+            self._state = replace(self._state, outbox=self._letters.step(self._state.outbox))
         self._ticker.step(
             next_due_ms=self._state.next_due_ms,
             applied=self._state.applied,
             log_start=self._reader.log_start,
         )
         self._mark()
+        self._meters.show(
+            pending=len(self._pending),
+            ready=self._state.ready,
+            scoring=sum(len(judging.leased) for judging in self._judging),
+            uncommitted=self._publisher.uncommitted,
+            awaited=self._publisher.awaited,
+            letters=self._state.outbox,
+        )
 
     def _take_over(self) -> None:
         token = uuid.uuid4().hex
@@ -155,6 +174,7 @@ class Session:
             self._writer.send(
                 Outgoing(topic=self._records, key=None, value=change, partition=self.partition)
             )
+        SESSION_STARTS.labels("cold" if slot is None else "warm").inc()
         logger.info(
             "session_started",
             partition=self.partition,
@@ -178,8 +198,9 @@ class Session:
         self._publisher.read_back(start=0)
 
     def _read(self) -> None:
-        if self._pending or self._state.ready > READY_MAX:
+        if self._pending:
             return
+        self._throttle()
         busy = bool(self._judging) or self._publisher.waiting
         try:
             records = self._reader.poll(
@@ -193,18 +214,36 @@ class Session:
             self._pending.append(self._intake.read(record))
             self._ticker.heard(record.timestamp_ms)
 
+    def _throttle(self) -> None:
+        """Reading is paused while too much waits downstream; it goes on once half of it is gone."""
+        waiting = (
+            ("ready", self._state.ready, READY_MAX),
+            ("outbox", self._state.outbox, OUTBOX_MAX),
+        )
+        if self._paused:
+            if all(count <= limit // 2 for _, count, limit in waiting):
+                self._paused = False
+                self._reader.resume()
+                self._meters.show(paused=0)
+            return
+        full = next((name for name, count, limit in waiting if count >= limit), None)
+        if full is not None:
+            self._paused = True
+            self._reader.pause()
+            self._meters.paused(full)
+            logger.warning("reading_paused", partition=self.partition, full=full)
+
     def _apply(self) -> None:
         if not self._pending:
             return
-        self._state = self._store.apply(self._pending)
+        with APPLY_SECONDS.time():
+            self._state = self._store.apply(self._pending)
+        self._meters.applied(self._state.taken)
         self._pending = self._pending[self._state.taken :]
 
     def _lease(self) -> None:
         now_s = self._clock.monotonic_s()
-        room = (
-            len(self._judging) < BATCHES_IN_FLIGHT_MAX
-            and self._publisher.uncommitted < UNCOMMITTED_MAX
-        )
+        room = len(self._judging) < BATCHES_IN_FLIGHT_MAX and self._publisher.has_room
         wanted = LEASE_MAX if self._state.ready and room else 0
         if not wanted and now_s - self._probed_s < PROBE_S:
             return
@@ -267,3 +306,4 @@ class Session:
         self._marked_s = now_s
         mark = self._store.watermark()
         self.watermark = Committed(offset=mark.offset, metadata=mark.policy)
+        self._meters.show(parts=mark.parts, lag=self._state.applied + 1 - mark.offset)

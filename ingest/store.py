@@ -90,6 +90,7 @@ class Watermark:
 
     offset: int
     policy: str
+    parts: int  # parts that have state
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,8 +261,8 @@ class RedisJoinStore:
 
     def watermark(self) -> Watermark:
         """See `JoinStore.watermark`."""
-        offset, digest = self._guarded("watermark")
-        return Watermark(offset=offset, policy=digest.decode())
+        offset, digest, parts = self._guarded("watermark")
+        return Watermark(offset=offset, policy=digest.decode(), parts=parts)
 
     def letters(self, *, delivered_below: int, limit: int) -> list[Letter]:
         """See `JoinStore.letters`."""

@@ -1,4 +1,5 @@
--- WATERMARK: where a cold replay may start, and the policy in force there. Returns {'OK', offset, digest}.
+-- WATERMARK: where a cold replay may start, and the policy in force there. Returns
+-- {'OK', offset, digest, how many parts have state}.
 -- It holds every part with state or with an unpublished revision and every undelivered dead letter, and
 -- it never lies inside the span of an evicted part.
 local problem = guard()
@@ -37,4 +38,4 @@ if trimmed then
   end
 end
 redis.call('HSET', policies, 'log', cjson.encode(log))
-return {'OK', low, log[1][2]}
+return {'OK', low, log[1][2], redis.call('HLEN', parts)}
