@@ -91,9 +91,7 @@ class Dispatcher:
         deaths, pause_s = 0, self._pause_s
         while True:
             try:
-                async with self._slots:
-                    with metrics.SCORING_TRIES.track_inprogress():
-                        return await asyncio.wait_for(self._ask(raw), self._deadline_s)
+                return await self._try(raw)
             except ScorerDied:
                 metrics.SCORING_RETRIES.labels("died").inc()
                 if len(batch) > 1:
@@ -108,6 +106,11 @@ class Dispatcher:
                 _log.warning("scoring_retried", parts=len(batch), reason=str(error) or reason)
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, 10 * self._pause_s)
+
+    async def _try(self, raw: list[bytes]) -> list[bytes]:
+        async with self._slots:
+            with metrics.SCORING_TRIES.track_inprogress():
+                return await asyncio.wait_for(self._ask(raw), self._deadline_s)
 
 
 def poisoned(evidence: Evidence) -> Verdict:
