@@ -43,6 +43,8 @@ class Child:
     log_path: Path
     ready_path: Path
     """The child writes its process id there once it does its work."""
+    metrics_port: int | None = None
+    """Where the child shows its metrics, on loopback."""
     standby: bool = False
     """Keep a second process that has imported all it needs and takes over when this one ends."""
     process: subprocess.Popen[bytes] | None = None
@@ -126,6 +128,7 @@ class Child:
             "state": "ready" if self.is_ready() else self.state,
             "restarts": self.restarts,
             "exit_code": self.exit_code,
+            "metrics_port": self.metrics_port,
             "standby_pid": None if self._next is None else self._next.pid,
         }
 

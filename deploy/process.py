@@ -17,6 +17,7 @@ from typing import Final
 import structlog
 
 from connectors.errors import HololineError, Poison, SessionEnd
+from connectors.metrics import serve_metrics
 from deploy.child import EXIT_POISON, EXIT_SESSION_END, STANDBY, ready_path
 from deploy.line_file import load_line
 from deploy.logs import configure_logs
@@ -41,6 +42,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         STANDBY, action="store_true", help="import what is needed, begin when stdin brings a line"
     )
+    parser.add_argument("--metrics-port", type=int, help="overrides HOLOLINE_METRICS_PORT")
     parser.add_argument("--parent", type=int, help="end when this process, our parent, ends")
     given = parser.parse_args(arguments)
     if given.parent is not None:
@@ -66,6 +68,7 @@ def _run(given: argparse.Namespace) -> int:
         settings = Settings.read()
         configure_logs(settings.log_level, process=instance)
         _log.info("process_started", pid=os.getpid())
+        _serve_metrics(given.metrics_port or settings.metrics_port)
         ROLES[given.role](_context(instance, given.line, settings))
     except SessionEnd as error:
         _log.warning("session_ended", reason=str(error), kind=type(error).__name__)
@@ -81,6 +84,14 @@ def _run(given: argparse.Namespace) -> int:
         return 1
     _log.info("process_stopped")
     return 0
+
+
+def _serve_metrics(port: int) -> None:
+    """Metrics are shown, or the log says why not: that stops no process from its work."""
+    try:
+        _log.info("metrics_served", port=serve_metrics(port))
+    except OSError as error:
+        _log.warning("metrics_not_served", port=port, reason=str(error))
 
 
 def _context(instance: str, line_path: Path, settings: Settings) -> Context:

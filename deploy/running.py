@@ -1,6 +1,5 @@
 """A whole line brought up on this machine: the servers that are not given, and every process."""
 
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from connectors.line import Line
 from deploy.control import Json
 from deploy.embedded import Addresses, EmbeddedStack
 from deploy.embedded.ray_server import CLIENT_ENV
+from deploy.embedded.server import free_port
 from deploy.line_file import load_line
 from deploy.settings import Settings
 from deploy.supervisor import (
@@ -176,7 +176,7 @@ def _given(settings: Settings) -> Addresses:
 
 def _resolved(settings: Settings, addresses: Addresses, *, virtual_plant: bool) -> Settings:
     """`settings` with every address known, and ports chosen that outlive a restarted process."""
-    plc = opcua_endpoint(_free_port()) if virtual_plant else settings.plc_endpoint
+    plc = opcua_endpoint(free_port()) if virtual_plant else settings.plc_endpoint
     return Settings.model_validate(
         dict(settings)
         | {
@@ -186,8 +186,8 @@ def _resolved(settings: Settings, addresses: Addresses, *, virtual_plant: bool) 
             "payloads_url": addresses.payloads,
             "data_folder": settings.data_folder.resolve(),
             "plc_endpoint": plc,
-            "sink_port": settings.sink_port or _free_port(),
-            "web_port": settings.web_port or _free_port(),
+            "sink_port": settings.sink_port or free_port(),
+            "web_port": settings.web_port or free_port(),
         }
     )
 
@@ -216,10 +216,3 @@ def _scale(supervisor: Supervisor, request: Json) -> Json:
 def _kill_scorer(supervisor: Supervisor) -> Json:
     supervisor.tell("scorer", {"kill": True})
     return {"message": "one scorer is being killed; Serve brings a new one"}
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

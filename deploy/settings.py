@@ -59,6 +59,8 @@ class Settings(BaseSettings):
     """Port of the line's own OPC UA server; 0 takes a free one."""
     web_port: Port = 0
     """Port of the page; 0 takes a free one."""
+    metrics_port: Port = 0
+    """Port of the metrics of a process that is started alone; 0 takes a free one."""
     log_level: Annotated[str, Field(pattern=r"^(debug|info|warning|error)$")] = "info"
 
     @classmethod
@@ -107,6 +109,7 @@ class Settings(BaseSettings):
             "plc_endpoint": masked(self.plc_endpoint or "none: no OPC UA source runs"),
             "sink_port": str(self.sink_port or "a free one"),
             "web_port": str(self.web_port or "a free one"),
+            "metrics_port": str(self.metrics_port or "a free one for each process"),
             "log_level": self.log_level,
         }
         return {variable(name): value for name, value in resolved.items()}

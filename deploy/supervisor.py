@@ -22,6 +22,7 @@ import structlog
 from connectors.errors import Poison, Unavailable
 from deploy.child import STOP_TIMEOUT_S, Child, ready_path
 from deploy.control import ControlServer, Handler, Json, clear_state, read_state, write_state
+from deploy.embedded.server import free_port
 
 WORKER: Final = "worker"
 """The role that stands by, and whose processes are ``worker-1``, ``worker-2`` and so on."""
@@ -83,23 +84,30 @@ class Supervisor:
             instance: Its name among the line's processes; None: as its role.
         """
         name = instance or role
-        self.add_command(
-            name,
-            [
-                *(sys.executable, "-m", "deploy.process", role, "--instance", name),
-                *("--line", str(self._line_path), "--parent", str(os.getpid())),
-            ],
-            standby=role == WORKER,
-        )
+        port = free_port()
+        command = [
+            *(sys.executable, "-m", "deploy.process", role, "--instance", name),
+            *("--line", str(self._line_path), "--parent", str(os.getpid())),
+            *("--metrics-port", str(port)),
+        ]
+        self.add_command(name, command, standby=role == WORKER, metrics_port=port)
 
-    def add_command(self, name: str, command: Sequence[str], *, standby: bool = False) -> None:
-        """As `add`, for any program; see `Child.standby`."""
+    def add_command(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        standby: bool = False,
+        metrics_port: int | None = None,
+    ) -> None:
+        """As `add`, for any program; see `Child`."""
         child = Child(
             name=name,
             command=tuple(command),
             log_path=self._folder / "logs" / f"{name}.log",
             ready_path=ready_path(self._folder, name),
             standby=standby,
+            metrics_port=metrics_port,
         )
         with self._lock:
             self._children[name] = child

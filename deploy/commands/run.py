@@ -159,14 +159,17 @@ def _shown(status: "Json") -> "Group":
 
     table = Table(title=f"line {status.get('line', '')}", title_justify="left")
     memory: dict[str, int] = status.get("memory_bytes", {})
-    for column in ("process", "state", "pid", "restarts", *(["MiB"] if memory else [])):
+    columns = ("process", "state", "pid", "restarts", "metrics", *(["MiB"] if memory else []))
+    for column in columns:
         table.add_column(column, justify="right" if column in {"restarts", "MiB"} else "left")
     rows: dict[str, dict[str, Any]] = {
         name: {"pid": pid, "state": "embedded", "restarts": ""}
         for name, pid in status.get("servers", {}).items()
     }
     for name, child in (rows | status["children"]).items():
+        port = child.get("metrics_port")
         cells = [name, child["state"], str(child["pid"] or ""), str(child["restarts"])]
+        cells.append("" if port is None else f"127.0.0.1:{port}")
         table.add_row(*cells, *([f"{memory.get(name, 0) / 2**20:.0f}"] if memory else []))
     addresses = Table.grid(padding=(0, 2))
     for name, address in status.get("addresses", {}).items():

@@ -3,8 +3,10 @@
 import argparse
 import io
 import json
+import socket
 import sys
 import threading
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import structlog
 from connectors.errors import Gap, Poison, Unavailable
 from deploy import process, role
 from deploy.child import EXIT_POISON, EXIT_SESSION_END
+from deploy.embedded.server import free_port
 from deploy.line_file import line_template
 from deploy.role import Context
 
@@ -27,16 +30,18 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Non
     structlog.reset_defaults()
 
 
-def given(line: Path) -> argparse.Namespace:
+def given(line: Path, *, port: int = 0) -> argparse.Namespace:
     """The arguments of a worker process."""
-    return argparse.Namespace(role="worker", line=line, instance=None)
+    return argparse.Namespace(role="worker", line=line, instance=None, metrics_port=port)
 
 
-def exit_code(monkeypatch: pytest.MonkeyPatch, does: Callable[[Context], None]) -> int:
+def exit_code(
+    monkeypatch: pytest.MonkeyPatch, does: Callable[[Context], None], *, port: int = 0
+) -> int:
     line = Path(process.Settings.read().data_folder) / "line.yaml"
     line.write_text(line_template(), encoding="utf-8")
     monkeypatch.setitem(process.ROLES, "worker", does)
-    return process._run(given(line))
+    return process._run(given(line, port=port))
 
 
 @pytest.mark.parametrize(
@@ -66,6 +71,27 @@ def test_a_role_that_returns_ends_well_and_has_said_it_was_ready(
     """The supervisor compares the id in the file with the process that it started."""
     assert exit_code(monkeypatch, lambda context: context.ready()) == 0
     assert (tmp_path / "run" / "worker.ready").read_text().isdigit()
+
+
+def test_a_process_shows_its_metrics_while_it_works(monkeypatch: pytest.MonkeyPatch):
+    """Queues and memory of every process can be watched from outside."""
+    port, told = free_port(), []
+
+    def look(_context: Context) -> None:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+            told.append(answer.read().decode())
+
+    assert exit_code(monkeypatch, look, port=port) == 0
+    (page,) = told
+    assert "\nprocess_resident_memory_bytes " in page
+    assert "\nhololine_scoring_batches " in page
+
+
+def test_a_process_whose_metrics_port_is_taken_works_on(monkeypatch: pytest.MonkeyPatch):
+    """Being watched is worth less than the work."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        assert exit_code(monkeypatch, lambda context: context.ready(), port=port) == 0
 
 
 def test_a_broken_line_file_is_final(tmp_path: Path):
