@@ -2,6 +2,7 @@
 
 import threading
 from collections import OrderedDict
+from contextlib import closing
 from typing import Final
 
 from connectors.errors import Poison
@@ -47,15 +48,12 @@ class PolicyBook:
         return found
 
     def _read(self, digest: str) -> LinePolicy | None:
-        found = None
-        reader = self._log.topic_reader(self._topic, start={})
-        try:
+        key, body = digest.encode(), None
+        with closing(self._log.topic_reader(self._topic, start={})) as reader:
             while not reader.caught_up():
-                for record in reader.poll(timeout_s=0.5, limit=500):
-                    if record.key == digest.encode():
-                        found = _policy(record.value)
-        finally:
-            reader.close()
+                records = reader.poll(timeout_s=0.5, limit=500)
+                body = next((each.value for each in reversed(records) if each.key == key), body)
+        found = _policy(body)
         return found if found is not None and found.digest == digest else None
 
 
