@@ -80,6 +80,13 @@ SCORING_RETRIES: Final = _counter(
 RECORDS_UNACKNOWLEDGED: Final = _gauge(
     "records_unacknowledged", "Ticks, policies and dead letters that the broker has yet to confirm"
 )
+PARTITIONS_OWNED: Final = _gauge("partitions_owned", "Partitions whose sessions run here")
+PARTITIONS_UNSERVED: Final = _gauge(
+    "partitions_unserved", "Partitions that the group assigned here and that are too many"
+)
+COMMITS_REFUSED: Final = _counter(
+    "commits_refused", "Watermarks that the group's coordinator did not take; the next may do"
+)
 POLICIES_HELD: Final = _gauge("policies_held", "Policies that are known by their digest")
 
 

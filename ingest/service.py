@@ -9,8 +9,9 @@ from typing import Final
 
 import structlog
 
+from connectors import metrics
 from connectors.clock import Clock
-from connectors.errors import SessionEnd
+from connectors.errors import SessionEnd, Unavailable
 from connectors.line import Line
 from connectors.ports import Committed, GroupMember, Log, LogWriter, Scorer
 from ingest.policies import PolicyBook
@@ -59,6 +60,7 @@ class Worker:
         self._running: dict[int, _Running] = {}
         self._committed: dict[int, Committed] = {}
         self._committed_s = 0.0
+        self._unserved: list[int] = []
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set.
@@ -71,8 +73,7 @@ class Worker:
                 owned = self._member.poll(timeout_s=0.1)
                 for partition in self._running.keys() - owned:
                     self._running.pop(partition).end()
-                for partition in sorted(owned - self._running.keys()):
-                    self._start(partition)
+                self._start_missing(owned)
                 for running in self._running.values():
                     running.check()
                 self._commit()
@@ -83,24 +84,42 @@ class Worker:
             self._member.close()
             self._writer.close()
 
-    def _start(self, partition: int) -> None:
-        if len(self._running) >= PARTITIONS_MAX:
-            raise SessionEnd(f"more than {PARTITIONS_MAX} partitions; start another worker")
+    def _start_missing(self, owned: frozenset[int]) -> None:
+        """Each owned partition has its session, as far as there is room in this process.
+
+        Those beyond wait for the worker whose they were: two workers that take more and more from
+        each other would end both.
+        """
+        missing = sorted(owned - self._running.keys())
+        room = PARTITIONS_MAX - len(self._running)
+        for partition in missing[:room]:
+            self._running[partition] = self._start(partition)
+        unserved = missing[room:]
+        if unserved != self._unserved:
+            self._unserved = unserved
+            logger.warning("partitions_unserved", partitions=unserved, served=PARTITIONS_MAX)
+        metrics.PARTITIONS_OWNED.set(len(self._running))
+        metrics.PARTITIONS_UNSERVED.set(len(unserved))
+
+    def _start(self, partition: int) -> "_Running":
         committed = self._member.committed(partition)
         if committed is None:
             committed = self._first_position(partition)
-        session = Session(
-            line=self._line,
-            partition=partition,
-            committed=committed,
-            log=self._log,
-            store=self._stores(partition),
-            scorer=self._scorer,
-            policies=self._policies,
-            writer=self._writer,
-            clock=self._clock,
-        )
-        self._running[partition] = _Running(session)
+
+        def make() -> Session:
+            return Session(
+                line=self._line,
+                partition=partition,
+                committed=committed,
+                log=self._log,
+                store=self._stores(partition),
+                scorer=self._scorer,
+                policies=self._policies,
+                writer=self._writer,
+                clock=self._clock,
+            )
+
+        return _Running(partition, make)
 
     def _first_position(self, partition: int) -> Committed:
         """Commit where the partition begins and under which policy, before anything is read.
@@ -120,32 +139,46 @@ class Worker:
         if not at_once and now_s - self._committed_s < COMMIT_S:
             return
         self._committed_s = now_s
+        marks = {partition: each.watermark for partition, each in self._running.items()}
         fresh = {
-            partition: running.session.watermark
-            for partition, running in self._running.items()
-            if running.session.watermark is not None
-            and running.session.watermark != self._committed.get(partition)
+            partition: mark
+            for partition, mark in marks.items()
+            if mark is not None and mark != self._committed.get(partition)
         }
-        if fresh:
+        if not fresh:
+            return
+        try:
             self._member.commit(fresh)
+        except Unavailable as error:
+            # A watermark that is too low costs a cold start some records; `poll` says when the
+            # coordinator is gone for good.
+            metrics.COMMITS_REFUSED.inc()
+            logger.warning("commit_refused", reason=str(error))
+        else:
             self._committed.update(fresh)
 
 
 class _Running:
-    """A session in its thread."""
+    """A session in its thread, where it is made too: connecting takes a third of a second."""
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    def __init__(self, partition: int, make: Callable[[], Session]) -> None:
+        self._partition = partition
+        self._make = make
+        self._session: Session | None = None
         self._stop = threading.Event()
         self._error: BaseException | None = None
-        self._thread = threading.Thread(
-            target=self._run, name=f"session-{session.partition}", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, name=f"session-{partition}", daemon=True)
         self._thread.start()
+
+    @property
+    def watermark(self) -> Committed | None:
+        """Newest position that the group may commit."""
+        return None if self._session is None else self._session.watermark
 
     def _run(self) -> None:
         try:
-            self.session.run(self._stop)
+            self._session = self._make()
+            self._session.run(self._stop)
         except BaseException as error:  # noqa: BLE001 - carried to the main thread, which ends on it
             self._error = error
 
@@ -159,7 +192,7 @@ class _Running:
         self._stop.set()
         self._thread.join(STOP_S)
         if self._thread.is_alive():
-            raise SessionEnd(f"session {self.session.partition} did not end in {STOP_S} s")
+            raise SessionEnd(f"session {self._partition} did not end in {STOP_S} s")
 
 
 def run_worker(

@@ -1,0 +1,130 @@
+"""What the worker process does with the partitions that the group gives it."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from connectors import metrics
+from connectors.clock import SystemClock
+from connectors.errors import Fenced, Unavailable
+from connectors.line import Line, Modality, Station, Topics
+from connectors.memory import MemoryLog
+from connectors.memory_scorer import HashScorer
+from connectors.messages import ProductPolicy
+from deploy.wiring import ensure_line_topics
+from ingest import service
+from ingest.memory import MemoryJoinStore
+from ingest.service import PARTITIONS_MAX, Worker
+
+BOUND_S = 30.0
+LINE = Line(
+    site="s",
+    area="a",
+    line="l",
+    modalities={"rgb": Modality(kind="image", units="1")},
+    stations={"camera": Station(publishes=("rgb",))},
+    products={"can": ProductPolicy(expected=("rgb",), deadline_ms=1000)},
+    topics=Topics(partitions=PARTITIONS_MAX + 2),
+)
+
+
+class Shift:
+    """One worker at work in a thread, on a log in memory."""
+
+    def __init__(self) -> None:
+        self.log = MemoryLog()
+        ensure_line_topics(self.log, LINE)
+        self.stores = {partition: MemoryJoinStore() for partition in range(LINE.topics.partitions)}
+        self.worker = Worker(
+            line=LINE,
+            log=self.log,
+            stores=lambda partition: self.stores[partition],
+            scorer=HashScorer(),
+            clock=SystemClock(),
+            instance="worker-1",
+        )
+        self.error: BaseException | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def begin(self) -> None:
+        self._thread.start()
+
+    def end(self) -> None:
+        self._stop.set()
+        self._thread.join(BOUND_S)
+
+    def _run(self) -> None:
+        try:
+            self.worker.run(self._stop)
+        except BaseException as error:  # noqa: BLE001 - the test looks at it
+            self.error = error
+
+
+@pytest.fixture
+def shift() -> Iterator[Shift]:
+    made = Shift()
+    yield made
+    made.end()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    give_up_s = time.monotonic() + BOUND_S
+    while not condition():
+        assert time.monotonic() < give_up_s, "it did not become true in time"
+        time.sleep(0.005)
+
+
+def shown(name: str) -> float:
+    return metrics.REGISTRY.get_sample_value(f"hololine_{name}") or 0.0
+
+
+def test_a_worker_serves_what_it_can_of_too_many_partitions(shift: Shift) -> None:
+    """While another worker is away its partitions wait; those that run go on."""
+    shift.begin()
+    until(lambda: shown("partitions_unserved") == 2)
+    assert shown("partitions_owned") == PARTITIONS_MAX
+    until(lambda: sum(bool(store.state.token) for store in shift.stores.values()) == PARTITIONS_MAX)
+    shift.end()
+    assert shift.error is None
+
+
+def test_a_watermark_that_is_not_taken_is_offered_again(shift: Shift, monkeypatch) -> None:
+    """A rebalance at the wrong moment ends no session: the watermark only saves work."""
+    monkeypatch.setattr(service, "COMMIT_S", 0.01)
+    member, refusals = shift.worker._member, [Unavailable("the group is rebalancing")] * 3
+    commit, taken = member.commit, []
+
+    def reluctant(positions: dict) -> None:
+        if len(taken) >= LINE.topics.partitions and refusals:
+            raise refusals.pop()
+        commit(positions)
+        taken.append(positions)
+
+    monkeypatch.setattr(member, "commit", reluctant)
+    before = shown("commits_refused_total")
+    shift.begin()
+    until(lambda: not refusals)
+    until(lambda: len(taken) > LINE.topics.partitions)
+    shift.end()
+    assert shift.error is None
+    assert shown("commits_refused_total") == before + 3
+
+
+def test_a_worker_that_the_group_has_fenced_ends(shift: Shift, monkeypatch) -> None:
+    """Two processes under one name: the older one goes."""
+    monkeypatch.setattr(service, "COMMIT_S", 0.01)
+    commit, taken = shift.worker._member.commit, []
+
+    def fenced(positions: dict) -> None:
+        if len(taken) >= PARTITIONS_MAX:
+            raise Fenced("another member has joined as worker-1")
+        commit(positions)
+        taken.append(positions)
+
+    monkeypatch.setattr(shift.worker._member, "commit", fenced)
+    shift.begin()
+    until(lambda: shift.error is not None)
+    assert isinstance(shift.error, Fenced)
