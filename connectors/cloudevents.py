@@ -6,6 +6,7 @@ Source: CloudEvents 1.0.2, "Kafka Protocol Binding" section 3.2; extensions `par
 
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 
@@ -74,11 +75,17 @@ def major_of(headers: Headers) -> tuple[str, int] | None:
     declared = [value for name, value in headers if name == "ce_type"]
     if not declared:
         return None
-    match = _TYPE.fullmatch(declared[0].decode("ascii", errors="replace"))
-    if match is None or len(declared) > 1:
+    named = _entity_and_major(declared[0])
+    if named is None or len(declared) > 1:
         shown = b", ".join(declared)[:80]
         raise MalformedMessage("ce_type", f"{shown!r} is not one hololine.<entity>.v<major>")
-    return match.group(1), int(match.group(2))
+    return named
+
+
+@lru_cache(maxsize=64)
+def _entity_and_major(declared: bytes) -> tuple[str, int] | None:
+    match = _TYPE.fullmatch(declared.decode("ascii", errors="replace"))
+    return None if match is None else (match.group(1), int(match.group(2)))
 
 
 def _id_of(message: Message) -> str:

@@ -7,16 +7,18 @@ contract suite that both pass (`tests/contract/`). No port retries without bound
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol, Self
+from typing import NamedTuple, Protocol, Self
 
 from connectors.messages import Evidence, PayloadRef, Verdict
 
 Headers = tuple[tuple[str, bytes], ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogRecord:
-    """One record of a partitioned log, as a reader sees it."""
+class LogRecord(NamedTuple):
+    """One record of a partitioned log, as a reader sees it.
+
+    A tuple, as millions are made: a frozen dataclass takes six times as long.
+    """
 
     topic: str
     partition: int

@@ -1,7 +1,10 @@
 """Raw records of the log -> checked events; what cannot be one is refused by field."""
 
 import json
+from functools import lru_cache
 from typing import Final
+
+from pydantic import TypeAdapter
 
 from connectors.cloudevents import major_of
 from connectors.errors import Poison
@@ -9,7 +12,6 @@ from connectors.line import Line
 from connectors.messages import (
     RECORD_BYTES_MAX,
     Alias,
-    EvidenceItem,
     ForceClose,
     Message,
     PartKey,
@@ -37,7 +39,11 @@ _KINDS: Final[dict[str, type[Message]]] = {
     "tick": Tick,
     "policy": PolicyChange,
 }
-_KEYED: Final = (StationRecord, Alias, ForceClose)
+_COMMON: Final = b'{"kind":"station_record",'
+"""How nearly all records begin; the kind of others is looked up."""
+
+_HEADS_REMEMBERED: Final = 256
+_VALUES: Final = TypeAdapter(dict[str, float])
 
 
 class Intake:
@@ -75,13 +81,15 @@ class Intake:
         named = major_of(record.headers)
         if named is not None and named[1] != 1:
             raise Poison("ce_type", f"major v{named[1]} is unknown here; send v1")
+        if raw.startswith(_COMMON):
+            return StationRecord.from_bytes(raw)
         return _KINDS[_kind_of(raw)].from_bytes(raw)
 
     def _event(self, record: LogRecord, message: Message) -> Event:
+        if isinstance(message, StationRecord):
+            return self._capture(record, message)
         at = {"offset": record.offset, "logged_at_ms": record.timestamp_ms}
         match message:
-            case StationRecord():
-                return self._capture(record, message)
             case Alias():
                 part = self._part(record, message.part)
                 return AliasEvent(**at, part=part, real_part_id=message.real_part_id)
@@ -116,23 +124,6 @@ class Intake:
         return key
 
     def _capture(self, record: LogRecord, message: StationRecord) -> Capture:
-        item = EvidenceItem(
-            event_id=message.event_id,
-            offset=record.offset,
-            station=message.station,
-            modality=message.modality,
-            capture_sequence=message.capture_sequence,
-            captured_at_ns=message.captured_at_ns,
-            logged_at_ms=record.timestamp_ms,
-            payload=message.payload,
-            process_values=message.process_values,
-        )
-        head = Head(
-            product=message.product,
-            lot=message.lot,
-            order=message.order,
-            operation=message.operation,
-        )
         return Capture(
             offset=record.offset,
             logged_at_ms=record.timestamp_ms,
@@ -143,10 +134,29 @@ class Intake:
             sequence=message.capture_sequence,
             event_id=message.event_id,
             captured_at_ms=message.captured_at_ns // 1_000_000,
-            head=head.to_bytes().decode(),
-            body=item.to_bytes().decode(),
+            head=_head_of(message.product, message.lot, message.order, message.operation),
+            body=_item_of(record, message),
             gap_ids=message.gap_ids,
         )
+
+
+def _item_of(record: LogRecord, message: StationRecord) -> str:
+    """The canonical JSON of an `EvidenceItem`, of values that were checked already."""
+    payload, values = message.payload, message.process_values
+    claim = "" if payload is None else f'"payload":{payload.to_bytes().decode()},'
+    measured = _VALUES.dump_json(values).decode() if values else "{}"
+    return (
+        f'{{"event_id":"{message.event_id}","offset":{record.offset},'
+        f'"station":"{message.station}","modality":"{message.modality}",'
+        f'"capture_sequence":{message.capture_sequence},'
+        f'"captured_at_ns":{message.captured_at_ns},"logged_at_ms":{record.timestamp_ms},'
+        f'{claim}"process_values":{measured}}}'
+    )
+
+
+@lru_cache(maxsize=_HEADS_REMEMBERED)
+def _head_of(product: str, lot: str | None, order: str | None, operation: str | None) -> str:
+    return Head(product=product, lot=lot, order=order, operation=operation).to_bytes().decode()
 
 
 def _kind_of(raw: bytes) -> str:

@@ -246,10 +246,10 @@ class RedisJoinStore:
         arguments: list[Any] = []
         for part, revision, verdict in offers:
             arguments += [f"{part}#{revision}", verdict]
-        flat = self._guarded("choose", *arguments)
+        answers = self._guarded("choose", *arguments)
         return [
-            Choice(verdict=None if done else verdict)
-            for verdict, done in zip(flat[::2], flat[1::2], strict=True)
+            _choice(answer, offered)
+            for answer, (_, _, offered) in zip(answers, offers, strict=True)
         ]
 
     def confirm(self, published: Sequence[Published], *, pub: int) -> None:
@@ -300,6 +300,13 @@ class RedisJoinStore:
             raise Gap(f"{name}: script failed, slot wiped: {error}") from error
         except redis.exceptions.RedisError as error:
             raise Gap(f"{name}: Redis did not answer: {error}") from error
+
+
+def _choice(answer: int | bytes, offered: bytes) -> Choice:
+    """What CHOOSE answered for one offer; see choose.lua."""
+    if isinstance(answer, bytes):
+        return Choice(verdict=answer)
+    return Choice(verdict=None if answer else offered)
 
 
 def _check_server(client: Any) -> None:

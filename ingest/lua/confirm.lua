@@ -2,24 +2,36 @@
 -- ARGV[3] the new pub; ARGV[4..] part, revision, opening offset, ...  Returns {'OK'}.
 local problem = guard()
 if problem then return {problem} end
+local names, members, openings = {}, {}, {}
 for i = 4, #ARGV, 3 do
-  local part, revision, opening = ARGV[i], tonumber(ARGV[i + 1]), ARGV[i + 2]
-  local member = part .. '#' .. revision
-  if number(redis.call('HGET', published, part), 0) < revision then
-    redis.call('HSET', published, part, revision)
-  end
-  redis.call('ZADD', markers, opening, part)
-  redis.call('ZREM', ready, member)
-  redis.call('ZREM', leased, member)
-  redis.call('HDEL', evidence, member)
-  redis.call('HDEL', chosen, member)
-  if redis.call('HEXISTS', parts, part) == 0 then
-    -- Evicted: nothing of it may be left to publish before the watermark lets go of it.
-    local waiting = false
-    for later = revision + 1, 16 do
-      if unpublished(part, later) then waiting = true end
+  names[#names + 1] = ARGV[i]
+  members[#members + 1] = ARGV[i] .. '#' .. ARGV[i + 1]
+  openings[#openings + 1], openings[#openings + 2] = ARGV[i + 2], ARGV[i]
+end
+if #names > 0 then
+  local highest, raised = {}, {}
+  for i, before in ipairs(redis.call('HMGET', published, unpack(names))) do
+    local part, revision = names[i], tonumber(ARGV[3 * i + 2])
+    if revision > (highest[part] or number(before, 0)) then
+      highest[part] = revision
+      raised[#raised + 1], raised[#raised + 2] = part, revision
     end
-    if not waiting then redis.call('ZREM', opens, part) end
+  end
+  if #raised > 0 then redis.call('HSET', published, unpack(raised)) end
+  redis.call('ZADD', markers, unpack(openings))
+  redis.call('ZREM', ready, unpack(members))
+  redis.call('ZREM', leased, unpack(members))
+  redis.call('HDEL', evidence, unpack(members))
+  redis.call('HDEL', chosen, unpack(members))
+  for i, due_at in ipairs(redis.call('ZMSCORE', due, unpack(names))) do
+    -- Evicted: nothing of it may be left to publish before the watermark lets go of it.
+    if not due_at then
+      local waiting = false
+      for later = 1, REVISIONS_MAX do
+        if unpublished(names[i], later) then waiting = true end
+      end
+      if not waiting then redis.call('ZREM', opens, names[i]) end
+    end
   end
 end
 redis.call('HSET', meta, 'pub', ARGV[3])

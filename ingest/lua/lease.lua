@@ -3,20 +3,25 @@
 local problem = guard()
 if problem then return {problem} end
 local limit = tonumber(ARGV[3])
-local reply = {'OK', 0}
+local members, moved = {}, {}
 if limit > 0 then
-  for _, member in ipairs(redis.call('ZRANGE', ready, 0, limit * 2 - 1)) do
+  local found = redis.call('ZRANGE', ready, 0, limit * 2 - 1, 'WITHSCORES')
+  for i = 1, #found, 2 do
+    local member = found[i]
     local part, revision = split(member)
     if not (revision > 1 and unpublished(part, revision - 1)) then
-      local score = redis.call('ZSCORE', ready, member)
-      redis.call('ZREM', ready, member)
-      redis.call('ZADD', leased, score, member)
-      reply[#reply + 1] = member
-      reply[#reply + 1] = redis.call('HGET', evidence, member)
-      limit = limit - 1
-      if limit == 0 then break end
+      members[#members + 1] = member
+      moved[#moved + 1], moved[#moved + 2] = found[i + 1], member
+      if #members == limit then break end
     end
   end
 end
-reply[2] = redis.call('ZCARD', ready)
+if #members == 0 then return {'OK', redis.call('ZCARD', ready)} end
+redis.call('ZREM', ready, unpack(members))
+redis.call('ZADD', leased, unpack(moved))
+local frozen = redis.call('HMGET', evidence, unpack(members))
+local reply = {'OK', redis.call('ZCARD', ready)}
+for i, member in ipairs(members) do
+  reply[#reply + 1], reply[#reply + 2] = member, frozen[i]
+end
 return reply

@@ -22,6 +22,8 @@ local ready, leased, evidence, chosen = KEYS[5], KEYS[6], KEYS[7], KEYS[8]
 local published, markers, spans, outbox, policies =
   KEYS[9], KEYS[10], KEYS[11], KEYS[12], KEYS[13]
 
+local REVISIONS_MAX = 16
+
 local function guard()
   local held = redis.call('HMGET', meta, 'token', 'seq')
   if not held[1] then return 'GAP' end

@@ -30,7 +30,7 @@ LINE = Line(
     area="a",
     line="l",
     modalities={"rgb": Modality(kind="image", units="1")},
-    stations={"cam": Station(publishes=("rgb",))},
+    stations={"cam": Station(publishes=("rgb",)), "plc": Station(publishes=("process",))},
     products={"can": ProductPolicy(expected=("rgb",), deadline_ms=1_000)},
 )
 PARTITIONS = 2
@@ -64,6 +64,7 @@ def read(
     key: bytes | None = str(PART).encode(),
     headers: Headers = (),
     partition: int | None = None,
+    offset: int = 7,
 ) -> Event:
     """What intake makes of one record."""
     intake = Intake(line=LINE, partitions=PARTITIONS, policies=OwnPolicy())  # type: ignore[arg-type]
@@ -72,7 +73,7 @@ def read(
         LogRecord(
             topic="t",
             partition=right if partition is None else partition,
-            offset=7,
+            offset=offset,
             timestamp_ms=10**12,
             key=key,
             value=raw,
@@ -142,9 +143,12 @@ def test_what_cannot_be_taken_is_refused_by_field(
 PRINTABLE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=40)
 
 
-@given(part_id=PRINTABLE, lot=PRINTABLE, gap=PRINTABLE, alias=st.none() | PRINTABLE)
+NUMBERS = st.floats(allow_nan=False, allow_infinity=False)
+
+
+@given(part_id=PRINTABLE, lot=PRINTABLE, gap=PRINTABLE, alias=st.none() | PRINTABLE, value=NUMBERS)
 def test_sealed_evidence_is_in_canonical_bytes(
-    part_id: str, lot: str, gap: str, alias: str | None
+    part_id: str, lot: str, gap: str, alias: str | None, value: float
 ) -> None:
     """Put together from pieces or encoded as a message: the same bytes, quotes and all."""
     part = PartKey(site="s", line="l", part_id=part_id)
@@ -156,10 +160,21 @@ def test_sealed_evidence_is_in_canonical_bytes(
             "gap_ids": (gap,),
         }
     )
+    process = record.model_copy(
+        update={
+            "station": "plc",
+            "modality": "process",
+            "event_id": event_id_of(part, "plc", "process", 1),
+            "payload": None,
+            "process_values": {"force": value},
+        }
+    )
+    key = str(part).encode()
     store = opened_store()
-    store.apply([read(record.to_bytes(), key=str(part).encode())])
+    store.apply([read(record.to_bytes(), key=key)])
+    store.apply([read(process.to_bytes(), key=key, offset=8)])
     if alias is not None:
-        store.apply([AliasEvent(offset=8, logged_at_ms=10**12, part=str(part), real_part_id=alias)])
+        store.apply([AliasEvent(offset=9, logged_at_ms=10**12, part=str(part), real_part_id=alias)])
     for leased in store.lease(2)[0]:
         sealed = sealed_of(leased, OwnPolicy())  # type: ignore[arg-type]
         assert sealed.raw == Evidence.from_bytes(sealed.raw).to_bytes()
