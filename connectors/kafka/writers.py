@@ -9,6 +9,7 @@ from kafka import KafkaProducer, errors
 
 from connectors.errors import Backpressure, DeadlineExceeded, Fenced, Unavailable
 from connectors.kafka.client import ANSWER_TIMEOUT_S, CLOSE_TIMEOUT_S, connect, translated
+from connectors.metrics import RECORDS_UNACKNOWLEDGED
 from connectors.ports import LogPosition, Outgoing
 
 IN_FLIGHT_MAX: Final = 10_000
@@ -55,14 +56,19 @@ class KafkaLogWriter:
         """See `LogWriter.send`."""
         if not self._room.acquire(timeout=BACKPRESSURE_WAIT_S):
             raise Backpressure(f"{IN_FLIGHT_MAX} records wait for the broker's acknowledgement")
+        RECORDS_UNACKNOWLEDGED.inc()
         future: Future[LogPosition] = Future()
 
-        def acknowledged(metadata: Any) -> None:
+        def settled() -> None:
             self._room.release()
+            RECORDS_UNACKNOWLEDGED.dec()
+
+        def acknowledged(metadata: Any) -> None:
+            settled()
             future.set_result(_position(metadata))
 
         def refused(error: BaseException) -> None:
-            self._room.release()
+            settled()
             future.set_exception(Unavailable(f"{record.topic}: not acknowledged: {error}"))
 
         try:

@@ -14,7 +14,7 @@ from connectors.memory import MemoryLog
 from connectors.memory_scorer import HashScorer
 from connectors.messages import ProductPolicy
 from deploy.wiring import ensure_line_topics
-from ingest import service
+from ingest import broker_time, service
 from ingest.memory import MemoryJoinStore
 from ingest.service import PARTITIONS_MAX, Worker
 
@@ -94,6 +94,7 @@ def test_a_worker_serves_what_it_can_of_too_many_partitions(shift: Shift) -> Non
 def test_a_watermark_that_is_not_taken_is_offered_again(shift: Shift, monkeypatch) -> None:
     """A rebalance at the wrong moment ends no session: the watermark only saves work."""
     monkeypatch.setattr(service, "COMMIT_S", 0.01)
+    monkeypatch.setattr(broker_time, "IDLE_S", 0.1)  # ticks move the watermark
     member, refusals = shift.worker._member, [Unavailable("the group is rebalancing")] * 3
     commit, taken = member.commit, []
 
