@@ -87,6 +87,11 @@ PARTITIONS_UNSERVED: Final = _gauge(
 COMMITS_REFUSED: Final = _counter(
     "commits_refused", "Watermarks that the group's coordinator did not take; the next may do"
 )
+SINK_PARTS_WAITING: Final = _gauge(
+    "sink_parts_waiting", "Parts whose verdict the sink expects within their deadline"
+)
+ARCHIVE_WAITING: Final = _gauge("archive_waiting", "Messages read and not archived yet")
+WEB_CLIENTS: Final = _gauge("web_clients", "Browsers that follow the page")
 POLICIES_HELD: Final = _gauge("policies_held", "Policies that are known by their digest")
 
 

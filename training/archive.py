@@ -28,6 +28,7 @@ from connectors.messages import (
     Verdict,
     letter_id_of,
 )
+from connectors.metrics import ARCHIVE_WAITING
 from connectors.ports import Log, LogRecord, LogWriter, Outgoing
 from training.tables import (
     SCHEMAS,
@@ -208,6 +209,7 @@ def run_archiver(log: Log, line: Line, archive: Archive, *, clock: Clock, stop: 
             ending = stop.is_set()
             for intake in intakes:
                 intake.poll()
+            ARCHIVE_WAITING.set(sum(intake.waiting for intake in intakes))
             if ending or clock.monotonic_s() >= due_s or any(each.full for each in intakes):
                 commits += sum(intake.commit(writer) for intake in intakes)
                 due_s = clock.monotonic_s() + COMMIT_S
@@ -239,7 +241,11 @@ class _Intake(Generic[_M]):
 
     @property
     def full(self) -> bool:
-        return len(self._found) + len(self._refused) >= BATCH_MAX
+        return self.waiting >= BATCH_MAX
+
+    @property
+    def waiting(self) -> int:
+        return len(self._found) + len(self._refused)
 
     def poll(self) -> None:
         """Take what has come."""

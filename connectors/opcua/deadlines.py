@@ -103,5 +103,10 @@ class NoVerdictWatch:
                 owed.append((part, waiting[1] if due_ms <= now_ms else TOO_MANY))
         return owed
 
+    @property
+    def waiting(self) -> int:
+        """How many parts are owed a verdict."""
+        return len(self._waiting)
+
     def _now_ms(self) -> int:
         return self._clock.now_ns() // 1_000_000

@@ -17,6 +17,7 @@ from connectors.clock import Clock
 from connectors.errors import MalformedMessage, Unavailable
 from connectors.line import Line
 from connectors.messages import PartKey, StationRecord, Verdict
+from connectors.metrics import SINK_PARTS_WAITING
 from connectors.opcua.deadlines import NoVerdictWatch, Recent
 from connectors.opcua.nodes import (
     DISPOSITION,
@@ -257,6 +258,7 @@ def run_sink(
         for part, reason in watch.due():
             log.warning("no_verdict", part=part, reason=reason)
             sink.show_no_verdict(part=part, reason=reason)
+        SINK_PARTS_WAITING.set(watch.waiting)
         if clock.monotonic_s() >= next_beat_s:
             sink.beat(healthy=healthy)
             next_beat_s = clock.monotonic_s() + _BEAT_S

@@ -14,6 +14,7 @@ from connectors.clock import Clock, SystemClock
 from connectors.errors import MalformedMessage, Poison, Transient
 from connectors.line import Line
 from connectors.messages import DeadLetter, PayloadRef, Verdict
+from connectors.metrics import WEB_CLIENTS
 from connectors.ports import Log, LogRecord, TopicReader
 from connectors.simulator.truth import PlantTruth
 from deploy.ledger import Ledger
@@ -55,12 +56,14 @@ class Hub:
             if len(self._clients) >= _CLIENTS_MAX:
                 return None
             self._clients[queue] = asyncio.get_running_loop()
+            WEB_CLIENTS.set(len(self._clients))
         return queue
 
     def unsubscribe(self, queue: asyncio.Queue[Event]) -> None:
         """`queue` gets no more events."""
         with self._lock:
             self._clients.pop(queue, None)
+            WEB_CLIENTS.set(len(self._clients))
 
     def publish(self, name: str, data: Json) -> None:
         """Every open queue gets the event soon; never blocks."""
