@@ -22,6 +22,8 @@ from connectors.ports import SealedEvidence
 
 BATCH_MAX: Final = 32
 DEATHS_MAX: Final = 3
+IN_FLIGHT_MAX: Final = 8
+TRY_S: Final = 60.0
 POISON_REASON: Final = "poison:killed_three_replicas"
 
 _log = structlog.get_logger(__name__)
@@ -49,8 +51,8 @@ class Dispatcher:
         self,
         ask: Ask,
         *,
-        deadline_s: float = 60.0,
-        in_flight: int = 8,
+        deadline_s: float = TRY_S,
+        in_flight: int = IN_FLIGHT_MAX,
         pause_s: float = 0.1,
     ) -> None:
         self._ask = ask

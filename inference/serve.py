@@ -29,7 +29,7 @@ from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from connectors.errors import Poison, Transient, Unavailable
 from connectors.line import Line
 from connectors.messages import Evidence
-from inference.dispatch import Dispatcher, ScorerDied
+from inference.dispatch import IN_FLIGHT_MAX, TRY_S, Dispatcher, ScorerDied
 from inference.registry import BundleRegistry, folder_lock
 
 if TYPE_CHECKING:  # torch comes with it, and only replicas need it
@@ -245,7 +245,7 @@ class ServeScorer(Dispatcher):
         in_flight: How many micro-batches are asked for at once.
     """
 
-    def __init__(self, *, deadline_s: float = 60.0, in_flight: int = 8) -> None:
+    def __init__(self, *, deadline_s: float = TRY_S, in_flight: int = IN_FLIGHT_MAX) -> None:
         self._handle: Any = None
         super().__init__(self._ask_replica, deadline_s=deadline_s, in_flight=in_flight)
 

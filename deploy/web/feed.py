@@ -22,8 +22,8 @@ from deploy.web.cards import Json, card, tile
 
 PARTS_SHOWN: Final = 200
 _TRUTHS_MAX: Final = 2_000
-_QUEUE_MAX: Final = 256
-_CLIENTS_MAX: Final = 64
+QUEUE_MAX: Final = 256
+CLIENTS_MAX: Final = 64
 _POLL_S: Final = 0.1
 _REOPEN_S: Final = 1.0
 _SNAPSHOT_S: Final = 1.0
@@ -51,9 +51,9 @@ class Hub:
 
     def subscribe(self) -> asyncio.Queue[Event] | None:
         """A new queue of this event loop; None when too many are open. `unsubscribe` it."""
-        queue: asyncio.Queue[Event] = asyncio.Queue(maxsize=_QUEUE_MAX)
+        queue: asyncio.Queue[Event] = asyncio.Queue(maxsize=QUEUE_MAX)
         with self._lock:
-            if len(self._clients) >= _CLIENTS_MAX:
+            if len(self._clients) >= CLIENTS_MAX:
                 return None
             self._clients[queue] = asyncio.get_running_loop()
             WEB_CLIENTS.set(len(self._clients))
