@@ -109,7 +109,7 @@ class DeadLetters:
         """An evidence that can never be scored gets a letter, before its verdict is out."""
         evidence = verdict.evidence
         raw = evidence.to_bytes()
-        field = reason.split(":", 1)[-1].strip()[:128]
+        field = _field_of(reason)
         offset = evidence.closed_offset
         letter_id = letter_id_of(self._records, self._partition, offset, str(verdict.verdict_id))
         self._send(
@@ -149,6 +149,11 @@ class DeadLetters:
                 ),
             )
         )
+
+
+def _field_of(reason: str) -> str:
+    """``payload.shape`` of ``payload_unreadable:rgb: payload.shape: ...``; else all evidence."""
+    return reason.partition(": ")[2].partition(":")[0][:128] or "evidence"
 
 
 def _record_at(reader: PartitionReader, offset: int) -> LogRecord | None:
