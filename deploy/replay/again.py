@@ -2,17 +2,36 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, Protocol
 
 from connectors.errors import Poison
 from connectors.messages import Evidence, Verdict
 from deploy.replay.compare import first_difference
-from deploy.replay.judge import Judge
 from deploy.replay.story import Said, Story
 from inference.dispatch import POISON_REASON, poisoned
 
 _UNREADABLE: Final = "payload_unreadable:"
 _NUMBERS: Final = ("p_value", "score", "scores", "regions", "views")
+
+
+class Judge(Protocol):
+    """Judges evidence again."""
+
+    def judge(self, evidence: Evidence, digest: str | None) -> Verdict:
+        """The verdict of the bundle with this digest; None: as when the product had no bundle.
+
+        Raises:
+            Poison: The bundle is not there any more; says where it was looked for.
+        """
+        ...
+
+    def candidates(self, verdict: Verdict) -> list[str | None]:
+        """Digests of what may have judged: the one that the verdict names, else all of then."""
+        ...
+
+    def champion(self, product: str) -> str | None:
+        """What judges the product now."""
+        ...
 
 
 class Status(StrEnum):

@@ -1,7 +1,7 @@
 """The scorer without Ray: bundles by digest, payloads read and never written."""
 
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import torch
 
@@ -16,28 +16,8 @@ _LOADED_MAX: Final = 4
 """Bundles in memory at once; the one that was asked for longest ago goes."""
 
 
-class Judge(Protocol):
-    """Judges evidence again."""
-
-    def judge(self, evidence: Evidence, digest: str | None) -> Verdict:
-        """The verdict of the bundle with this digest; None: as when the product had no bundle.
-
-        Raises:
-            Poison: The bundle is not there any more; says where it was looked for.
-        """
-        ...
-
-    def candidates(self, verdict: Verdict) -> list[str | None]:
-        """Digests of what may have judged: the one that the verdict names, else all of then."""
-        ...
-
-    def champion(self, product: str) -> str | None:
-        """What judges the product now."""
-        ...
-
-
 class BundleJudge:
-    """`Judge` on a registry of bundles.
+    """`again.Judge` on a registry of bundles.
 
     Args:
         line: What modalities and products are.

@@ -6,6 +6,7 @@ from typing import Final
 
 from connectors.messages import Evidence
 from ingest.events import Event, TickEvent
+from ingest.joiner import Capture
 
 _APART: Final = 4
 """Offsets are spread so far that a deadline's and a horizon's tick fit between any two records."""
@@ -33,7 +34,13 @@ class PunctualTicks:
 
 def spread(events: Sequence[Event]) -> list[Event]:
     """`events` with room between their offsets for ticks."""
-    return [replace(event, offset=event.offset * _APART) for event in events]
+    return [_moved(event, event.offset * _APART) for event in events]
+
+
+def _moved(event: Event, offset: int) -> Event:
+    if isinstance(event, Capture):
+        return event._replace(offset=offset)
+    return replace(event, offset=offset)
 
 
 def gathered(evidence: Evidence) -> Evidence:

@@ -186,7 +186,7 @@ def _strays(story: Story) -> Iterator[_Row]:
         if letter.partition == story.partition and letter.offset in own:
             continue
         where = f"[{letter.partition}]@{letter.offset}"
-        told = f"[bold red]dead letter[/] {escape(letter.field)}: {escape(letter.reason)}"
+        told = f"[bold red]dead letter[/] {escape(letter.field)}: {escape(reason(letter.reason))}"
         row = (
             escape(where),
             utc(letter.logged_at_ms),

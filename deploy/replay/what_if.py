@@ -9,8 +9,8 @@ from connectors.errors import MalformedMessage, Poison
 from connectors.line import Line
 from connectors.messages import Closed, DeadLetter, Evidence, LinePolicy, Verdict
 from connectors.ports import Log, LogRecord
+from deploy.replay.again import Judge
 from deploy.replay.chronicle import Chronicle, Chronicler
-from deploy.replay.judge import Judge
 from deploy.replay.life import Life, live
 from deploy.replay.punctual import PunctualTicks, gathered, spread
 from deploy.replay.scan import Progress, scan
@@ -203,12 +203,16 @@ class Supposing:
     def _told(self, partition: int, from_ms: int) -> dict[str, _Told]:
         """The verdicts of parts that had state in the time or after it."""
         told: dict[str, _Told] = {}
+        ids: set[str] = set()
         since_ms = max(0, from_ms - self._span_ms() - _SLACK_MS)
         for record in self._scan("verdicts", partition, since_ms):
             try:
                 verdict = Verdict.from_bytes(record.value or b"")
             except MalformedMessage:
                 continue  # no worker of ours wrote it
+            if verdict.verdict_id in ids:
+                continue
+            ids.add(verdict.verdict_id)
             told.setdefault(str(verdict.part), _Told(verdicts=[])).verdicts.append(verdict)
         return told
 
