@@ -183,6 +183,8 @@ def take(part: Part | None, capture: Capture, *, policy: JoinPolicy, marker: int
         policy: The one that the part opened under; without state, the one in force.
         marker: Opening offset that a published verdict or an eviction left behind, if any.
     """
+    if part is not None:
+        part = _spanning(part, capture.offset)
     refusal = _refusal(part, capture, policy=policy, marker=marker)
     if refusal is not None:
         return Step(part=part, refusal=refusal)
@@ -206,13 +208,14 @@ def name(part: Part | None, *, alias: str, offset: int) -> Step:
     """Give a part that was tracked after a no-read its real id."""
     if part is None:
         return Step(part=None, refusal=NO_SUCH_PART)
+    part = _spanning(part, offset)
     if part.alias == alias:
         return Step(part=part)
     phase, emit = TABLE[part.phase][Signal.NAMED]
     refusal = _beyond_bounds(part, emit)
     if refusal is not None:
         return Step(part=part, refusal=refusal)
-    named = replace(part, phase=phase, alias=alias, records=part.records + 1, last_offset=offset)
+    named = replace(part, phase=phase, alias=alias, records=part.records + 1)
     return _revised(named, Closing.LATE) if emit is Emit.REVISE else Step(part=named)
 
 
@@ -220,10 +223,11 @@ def force(part: Part | None, *, offset: int) -> Step:
     """Close a part's join now."""
     if part is None:
         return Step(part=None, refusal=NO_SUCH_PART)
+    part = _spanning(part, offset)
     phase, emit = TABLE[part.phase][Signal.FORCED]
     if emit is Emit.NOTHING:
         return Step(part=part)
-    return _revised(replace(part, phase=phase, last_offset=offset), Closing.FORCED)
+    return _revised(replace(part, phase=phase), Closing.FORCED)
 
 
 def elapse(part: Part, *, offset: int) -> Step:
@@ -235,7 +239,7 @@ def elapse(part: Part, *, offset: int) -> Step:
     phase, emit = TABLE[part.phase][signal]
     if emit is Emit.EVICT:
         return Step(part=None)
-    return _revised(replace(part, phase=phase, last_offset=offset), Closing.DEADLINE)
+    return _revised(_spanning(replace(part, phase=phase), offset), Closing.DEADLINE)
 
 
 def due_at_ms(part: Part) -> int:
@@ -355,8 +359,15 @@ def _with(part: Part, capture: Capture, signal: Signal) -> Part:
         superseded=superseded,
         gap_ids=gap_ids,
         records=part.records + 1,
-        last_offset=capture.offset,
     )
+
+
+def _spanning(part: Part, offset: int) -> Part:
+    """The part's records reach to `offset`: a repeat, or one that was refused, is one of them.
+
+    A replay that began behind them would not know the part, and refuse them once more or otherwise.
+    """
+    return replace(part, last_offset=offset)
 
 
 def _revised(part: Part, closing: Closing) -> Step:

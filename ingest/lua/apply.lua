@@ -88,6 +88,16 @@ local function store(part, s)
   touched[part] = true
 end
 
+-- The part's state, which reaches to `offset` now: see `_spanning` in joiner.py.
+local function spanning(part, offset)
+  local s = state_of(part)
+  if s then
+    s.last = offset
+    store(part, s)
+  end
+  return s
+end
+
 local function has(list, name)
   for _, held in ipairs(list) do
     if held == name then return true end
@@ -189,7 +199,7 @@ local function capture(row)
   local e = {offset = row[2], ts = row[3], product = row[5], station = row[6], item = row[7],
     sequence = row[8], event_id = row[9], captured = row[10], head = row[11], body = row[12]}
   local part, gaps = row[4], row[13]
-  local s = state_of(part)
+  local s = spanning(part, e.offset)
   local policy = policy_of(s and s.pol or in_force)
   local marker = not s and marker_of(part)
   local field, reason = refusal(s, e, marker, policy)
@@ -217,7 +227,6 @@ local function capture(row)
   for _, gap in ipairs(gaps) do plus(s.gaps, gap) end
   s.seen[e.event_id] = 1
   s.n = s.n + 1
-  s.last = e.offset
   if revise then
     local closing = s.open and 'complete' or 'late'
     if not s.open then plus(s.late, e.item) end
@@ -233,24 +242,22 @@ end
 
 local function alias(row)
   local offset, ts, part, real = row[2], row[3], row[4], row[5]
-  local s = state_of(part)
+  local s = spanning(part, offset)
   if not s then return no_such_part(offset) end
   if s.alias == real then return end
   local field, reason = beyond_bounds(s, not s.open)
   if field then return refuse(offset, field, reason) end
-  s.alias, s.n, s.last = real, s.n + 1, offset
+  s.alias, s.n = real, s.n + 1
   if not s.open then freeze(part, s, offset, ts, 'late') end
-  store(part, s)
 end
 
 local function force(row)
   local offset, ts, part = row[2], row[3], row[4]
-  local s = state_of(part)
+  local s = spanning(part, offset)
   if not s then return no_such_part(offset) end
   if not s.open then return end
-  s.open, s.last = false, offset
+  s.open = false
   freeze(part, s, offset, ts, 'forced')
-  store(part, s)
 end
 
 local function flush()

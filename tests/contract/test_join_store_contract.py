@@ -228,6 +228,17 @@ def test_the_watermark_holds_state_letters_and_spans(store: JoinStore) -> None:
     assert store.watermark().offset == 7
 
 
+def test_a_span_reaches_to_the_last_record_of_the_part_taken_or_not(store: JoinStore) -> None:
+    """A replay that began between a part and its repeat would refuse the repeat as too late."""
+    begin(store)
+    items = [capture(i, "a", item) for i, item in enumerate(("scan", "rgb", "process"))]
+    store.apply([*items, capture(3, "b", "rgb", at=13_500), capture(4, "a", "rgb")])
+    store.apply([TickEvent(offset=5, logged_at_ms=13_000, log_start=0)])
+    publish_all(store, 0)
+    # a (opened at 0, repeated at 4) is evicted, b (opened at 3) is open.
+    assert store.watermark().offset == 0
+
+
 def test_a_changed_policy_governs_parts_that_open_after_it(store: JoinStore) -> None:
     """Parts keep the policy they opened under; the watermark names the one in force there."""
     begin(store)
