@@ -158,8 +158,8 @@ def _compared(said: Said, derived: Verdict, *, remark: str | None = None) -> Rev
     field, published, ours = difference or (None, None, None)
     if field is not None and field.split(".")[0] in _NUMBERS:
         remark = (
-            "the evidence is the same: another kind of processor or another version of torch "
-            "rounds otherwise; replay on a machine like the scorers'"
+            "the evidence is the same: the verdict was changed after judging, or the scorers' "
+            "processor or torch rounds otherwise (replay on a machine like theirs)"
         )
     return Revision(
         revision=said.verdict.revision,

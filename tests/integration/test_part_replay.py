@@ -1,4 +1,4 @@
-"""Verdicts of real bundles on real servers are derived again, byte for byte, by another process."""
+"""What scorers on Ray Serve judged is derived again without them, byte for byte."""
 
 import json
 import os
@@ -6,8 +6,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -19,34 +18,26 @@ import redis
 from connectors.clock import SystemClock
 from connectors.kafka import KafkaLog
 from connectors.line import Line, Topics
-from connectors.messages import Evidence, PartKey, StationRecord, Verdict, event_id_of
+from connectors.messages import PartKey, StationRecord, Verdict, event_id_of
 from connectors.payloads import FsspecPayloadStore
-from connectors.ports import Outgoing, SealedEvidence
+from connectors.ports import Outgoing, Scorer
 from connectors.simulator.encoding import encode
 from deploy.wiring import ensure_line_topics, read_all
 from inference.registry import BundleRegistry
-from inference.scorer import Scorer
 from ingest.service import Worker
 from ingest.store import RedisJoinStore
 
-pytestmark = pytest.mark.integration
+pytestmark = [
+    pytest.mark.integration,
+    # ray.serve declares its own pydantic fields in a way that pydantic deprecates.
+    pytest.mark.filterwarnings(
+        "ignore:Using extra keyword arguments on `Field`:DeprecationWarning"
+    ),
+]
 
 BOUND_S = 60.0
 ROOT = Path(__file__).parents[2]
 ENTITIES = ("records", "verdicts", "dead-letters", "nearline", "policies")
-
-
-class ScorerHere:
-    """The `Scorer` port without Ray."""
-
-    def __init__(self, scorer: Scorer) -> None:
-        self._scorer = scorer
-
-    def score(self, batch: Sequence[SealedEvidence]) -> "Future[list[bytes]]":
-        verdicts = self._scorer.score([Evidence.from_bytes(sealed.raw) for sealed in batch])
-        answer: Future[list[bytes]] = Future()
-        answer.set_result([verdict.to_bytes() for verdict in verdicts])
-        return answer
 
 
 @dataclass
@@ -139,7 +130,7 @@ class Judged:
 
 @pytest.fixture(scope="module")
 def judged(
-    kafka_address, redis_url, bundle_path, small_line, make_sample, tmp_path_factory
+    kafka_address, redis_url, ray_address, bundle_path, small_line, make_sample, tmp_path_factory
 ) -> Judged:
     """Five parts: whole, defective, short, short and late, and one with a broken payload."""
     folder = tmp_path_factory.mktemp("judged")
@@ -154,9 +145,8 @@ def judged(
     ensure_line_topics(log, line)
     payloads = FsspecPayloadStore(f"file://{folder / 'payloads'}")
     stage = Judged(line, log, folder, kafka_address, redis_url, payloads, digest)
-    scorer = Scorer(bundles={"tile": registry.load(digest)}, line=line, store=payloads)
     good, bad = make_sample(900).captures, make_sample(901, defect=True).captures
-    with working(stage, scorer):
+    with replicas(stage, ray_address) as scorer, working(stage, scorer):
         stage.send("whole", good, "process", "rgb", "scan", "thermal")
         stage.send("defective", bad, "process", "rgb", "scan", "thermal")
         stage.send("short", good, "process", "rgb")
@@ -170,6 +160,29 @@ def judged(
 
 
 @contextmanager
+def replicas(stage: Judged, ray_address: str) -> Iterator[Scorer]:
+    """Two scorers on Ray Serve judge, as on a line that is up."""
+    import ray
+    from ray import serve
+
+    from inference.serve import ServeScorer, deploy_scorer, join_ray
+
+    join_ray(ray_address)
+    deploy_scorer(
+        line=stage.line,
+        registry_root=stage.folder / "registry",
+        payloads_url=f"file://{stage.folder / 'payloads'}",
+        champions={"tile": stage.digest},
+        replicas=2,
+    )
+    scorer = ServeScorer()
+    yield scorer
+    scorer.close()
+    serve.shutdown()
+    ray.shutdown()
+
+
+@contextmanager
 def working(stage: Judged, scorer: Scorer) -> Iterator[None]:
     """A worker runs."""
     stop = threading.Event()
@@ -177,7 +190,7 @@ def working(stage: Judged, scorer: Scorer) -> Iterator[None]:
         line=stage.line,
         log=stage.log,
         stores=lambda p: RedisJoinStore(stage.redis_url, f"{stage.line.name}.p{p}"),
-        scorer=ScorerHere(scorer),
+        scorer=scorer,
         clock=SystemClock(),
         instance="w1",
     )
