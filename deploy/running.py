@@ -104,7 +104,7 @@ def bring_up(
             running = RunningLine(
                 line=line, line_path=line_path, settings=full, stack=stack, supervisor=supervisor
             )
-            _start(running, _processes(running, workers, virtual_plant), on_progress)
+            _start(running, _processes(running, workers, virtual_plant=virtual_plant), on_progress)
             yield running
         finally:
             on_progress("stopping")
@@ -122,7 +122,7 @@ def _check_workers(line: Line, workers: int) -> None:
         )
 
 
-def _processes(running: RunningLine, workers: int, virtual_plant: bool) -> list[tuple[str, str]]:
+def _processes(running: RunningLine, workers: int, *, virtual_plant: bool) -> list[tuple[str, str]]:
     """Role and name of each process of the line, in the order of their start."""
     roles = ["archiver", "sink", "web"]
     if virtual_plant:
