@@ -1,14 +1,15 @@
-"""In-memory twin of the `Scorer` port: a verdict that is a hash of its evidence, at once."""
+"""In-memory twin of the `Scorer` port: a verdict that is a hash of evidence and model, at once."""
 
 from collections.abc import Sequence
 from concurrent.futures import Future
+from hashlib import sha256
 
 from connectors.messages import Disposition, Evidence, Verdict, verdict_id_of
 from connectors.ports import SealedEvidence
 
 
 class HashScorer:
-    """See `ports.Scorer`; the score is a hash of the evidence, so wrong evidence shows.
+    """See `ports.Scorer`; the score is a hash, so that wrong evidence or another model shows.
 
     Args:
         salt: Stands for the model: another salt answers otherwise, as another model would.
@@ -28,7 +29,8 @@ class HashScorer:
     def verdict(self, evidence: Evidence) -> Verdict:
         """The verdict on one evidence; without any modality it is undecidable."""
         real = evidence.modalities
-        hashed = int(evidence.digest[:8], 16) / 16**8
+        digest = evidence.digest
+        hashed = int(sha256((digest + self.salt).encode()).hexdigest()[:8], 16) / 16**8
         before = evidence.revision - 1
         return Verdict(
             verdict_id=verdict_id_of(evidence.part, evidence.revision),
@@ -43,7 +45,7 @@ class HashScorer:
             score=hashed if real else None,
             real=real,
             model_digest=self.salt or None,
-            evidence_digest=evidence.digest,
+            evidence_digest=digest,
             supersedes=verdict_id_of(evidence.part, before) if before else None,
             evidence=evidence,
         )
