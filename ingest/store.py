@@ -137,7 +137,10 @@ class JoinStore(Protocol):
         ...
 
     def confirm(self, published: Sequence[Published], *, pub: int) -> None:
-        """These verdicts were read back; the next read-back starts at `pub`."""
+        """These verdicts were read back; the next read-back starts at `pub`.
+
+        That the slot is not ours any more may be said by the next call instead.
+        """
         ...
 
     def watermark(self) -> Watermark:
@@ -196,6 +199,8 @@ class RedisJoinStore:
         self._shas: dict[str, str] = {}
         self._token = ""
         self._seq = 0
+        self._owed: list[str] = []
+        """Calls whose answers have yet to be read: the server answers in order."""
 
     def takeover(self, token: str) -> Slot | None:
         """See `JoinStore.takeover`."""
@@ -230,6 +235,9 @@ class RedisJoinStore:
 
     def wipe(self) -> None:
         """See `JoinStore.wipe`."""
+        if self._owed:
+            self._owed.clear()
+            self._redis.connection.disconnect()  # what is owed must not answer for what follows
         self._redis.delete(*self._keys)
 
     def lease(self, limit: int) -> tuple[list[Leased], int]:
@@ -257,7 +265,11 @@ class RedisJoinStore:
         arguments: list[Any] = []
         for one in published:
             arguments += [one.part, one.revision, one.opened_offset]
-        self._guarded("confirm", pub, *arguments)
+        # Its answer says nothing but OK: the next call reads it, and the server works meanwhile.
+        self._settle()
+        self._send("confirm", self._token, self._seq, pub, *arguments)
+        self._owed.append("confirm")
+        self._seq += 1
 
     def watermark(self) -> Watermark:
         """See `JoinStore.watermark`."""
@@ -278,21 +290,35 @@ class RedisJoinStore:
 
     def _guarded(self, name: str, *arguments: Any) -> list[Any]:
         reply = self._run(name, self._token, self._seq, *arguments)
-        status = reply[0].decode()
-        if status == "FENCED":
-            raise Fenced(f"{name}: another session owns this partition")
-        if status != "OK":
-            raise Gap(f"{name}: Redis is not where this session left it (seq {self._seq})")
         self._seq += 1
-        return list(reply[1:])
+        return _checked(name, reply)
 
     def _run(self, name: str, *arguments: Any) -> Any:
-        """Call one script.
+        """Call one script; its answer."""
+        self._settle()
+        self._send(name, *arguments)
+        return self._answer(name)
+
+    def _settle(self) -> None:
+        """Nothing is owed any more."""
+        while self._owed:
+            name = self._owed.pop(0)
+            _checked(name, self._answer(name))
+
+    def _send(self, name: str, *arguments: Any) -> None:
+        sha, keys = self._shas[name], self._keys
+        try:
+            self._redis.connection.send_command("EVALSHA", sha, len(keys), *keys, *arguments)
+        except redis.exceptions.RedisError as error:
+            raise Gap(f"{name}: Redis did not take the call: {error}") from error
+
+    def _answer(self, name: str) -> Any:
+        """What the script answered.
 
         A script that fails half-way may have written half: wiped, the start recovers it.
         """
         try:
-            return self._redis.evalsha(self._shas[name], len(self._keys), *self._keys, *arguments)
+            return self._redis.connection.read_response()
         except redis.exceptions.NoScriptError as error:
             raise Gap(f"{name}: Redis has lost its scripts") from error
         except redis.exceptions.ResponseError as error:
@@ -300,6 +326,16 @@ class RedisJoinStore:
             raise Gap(f"{name}: script failed, slot wiped: {error}") from error
         except redis.exceptions.RedisError as error:
             raise Gap(f"{name}: Redis did not answer: {error}") from error
+
+
+def _checked(name: str, reply: Sequence[Any]) -> list[Any]:
+    """What a guarded script answered behind its status."""
+    status = reply[0].decode()
+    if status == "FENCED":
+        raise Fenced(f"{name}: another session owns this partition")
+    if status != "OK":
+        raise Gap(f"{name}: Redis is not where this session left it")
+    return list(reply[1:])
 
 
 def _choice(answer: int | bytes, offered: bytes) -> Choice:

@@ -144,6 +144,9 @@ class KafkaTopicReader(_Reader):
 
 
 def _log_record(record: Any) -> LogRecord:
+    headers = record.headers
+    if None in [value for _, value in headers]:
+        headers = [(name, value or b"") for name, value in headers]
     return LogRecord(
         topic=record.topic,
         partition=record.partition,
@@ -151,5 +154,5 @@ def _log_record(record: Any) -> LogRecord:
         timestamp_ms=record.timestamp,
         key=record.key,
         value=record.value,
-        headers=tuple((name, value or b"") for name, value in record.headers),
+        headers=tuple(headers),
     )

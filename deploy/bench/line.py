@@ -15,6 +15,7 @@ from typing import Final, Self
 
 import psutil
 
+from connectors.clock import SystemClock
 from connectors.errors import Unavailable
 from connectors.kafka import KafkaLog
 from connectors.line import Line
@@ -144,13 +145,14 @@ def _write_at_rate(kafka: str, line: bytes, parts: int) -> None:
 def _follow(log: KafkaLog, line: Line, wanted: int) -> list[tuple[float, LogRecord]]:
     """Every verdict with the wall time (ms) at which it was in our hands."""
     seen: list[tuple[float, LogRecord]] = []
+    clock = SystemClock()
     give_up_s = time.monotonic() + _BOUND_S
     with closing(log.partition_reader(line.topic("verdicts"), 0)) as reader:
         while len(seen) < wanted:
             if time.monotonic() > give_up_s:
                 raise Unavailable(f"only {len(seen)} of {wanted} verdicts came")
             records = reader.poll(timeout_s=0.2, limit=500)
-            now_ms = time.time() * 1e3
+            now_ms = clock.now_ns() / 1e6
             seen += [(now_ms, record) for record in records]
     return seen
 

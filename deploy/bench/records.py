@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from typing import Final
 
+from connectors.clock import SystemClock
 from connectors.cloudevents import headers_of
 from connectors.line import Line, Modality, Station, Topics
 from connectors.messages import PartKey, PayloadRef, ProductPolicy, StationRecord, event_id_of
@@ -50,7 +51,7 @@ def bench_line() -> Line:
 def records_of(line: Line, number: int) -> Iterator[StationRecord]:
     """The three records of a line's part with this number."""
     part = PartKey(site=line.site, line=line.line, part_id=f"part-{number:09d}")
-    now_ns = time.time_ns()
+    now_ns = SystemClock().now_ns()
     for item, station in sorted(line.owners().items()):
         process = item == "process"
         yield StationRecord(

@@ -127,6 +127,26 @@ def publish_all(store: JoinStore, pub: int) -> list[tuple[str, int]]:
     return done
 
 
+def test_a_slot_is_wiped_whatever_answer_is_owed(store: JoinStore) -> None:
+    """A confirmation whose answer was not read yet does not answer for the wipe, or after it."""
+    begin(store)
+    store.apply([capture(i, "a", item) for i, item in enumerate(("scan", "rgb", "process"))])
+    store.lease(1)
+    store.choose([("a", 1, b"v")])
+    store.confirm([Published(part="a", revision=1, opened_offset=0)], pub=1)
+    store.wipe()
+    assert store.takeover("t2") is None
+
+
+def test_a_confirmation_by_a_fenced_session_is_told(store: JoinStore) -> None:
+    """At once or by the next call: it never passes for one that counted."""
+    begin(store)
+    store._token = "t0"  # type: ignore[attr-defined]  # as if another had taken over
+    with pytest.raises(Fenced):
+        store.confirm([], pub=1)
+        store.lease(0)
+
+
 def test_a_complete_part_is_ready_once_with_its_evidence(store: JoinStore) -> None:
     """All expected items close the join as revision 1, with items sorted and nothing missing."""
     begin(store)
