@@ -143,8 +143,12 @@ def test_a_confirmation_by_a_fenced_session_is_told(store: JoinStore) -> None:
     begin(store)
     store._token = "t0"  # type: ignore[attr-defined]  # as if another had taken over
     with pytest.raises(Fenced):
-        store.confirm([], pub=1)
-        store.lease(0)
+        _confirm_and_probe(store)
+
+
+def _confirm_and_probe(store: JoinStore) -> None:
+    store.confirm([], pub=1)
+    store.lease(0)
 
 
 def test_a_complete_part_is_ready_once_with_its_evidence(store: JoinStore) -> None:
