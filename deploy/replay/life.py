@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from connectors.messages import Evidence, LinePolicy
 from ingest.events import Event, PolicyEvent, TickEvent
 from ingest.evidence import evidence_of
-from ingest.joiner import Capture, Phase
+from ingest.joiner import Capture, Part, Phase
 from ingest.memory import MemoryJoinStore
 from ingest.policies import PolicyBook
 from ingest.store import Letter, Published
@@ -107,8 +107,9 @@ class _Living:
         if event.offset in self.life.letters:
             self.life.fates[event.offset] = Fate.REFUSED
             return
-        self.life.fates[event.offset] = Fate.REPEATED if after == before else Fate.COUNTED
-        if after is not None and isinstance(event, Capture) and after != before:
+        moved = _standing(after) != _standing(before)
+        self.life.fates[event.offset] = Fate.COUNTED if moved else Fate.REPEATED
+        if moved and after is not None and isinstance(event, Capture):
             self._captures.setdefault(event.event_id, []).append(event.offset)
             self._superseded |= set(after.superseded)
 
@@ -132,6 +133,11 @@ class _Living:
                 opened_offset=evidence.opened_offset,
             )
             self.store.confirm([published], pub=0)
+
+
+def _standing(part: Part | None) -> tuple[int, int]:
+    """What a record moves when it counts."""
+    return (0, 0) if part is None else (part.records, part.revision)
 
 
 def live(
