@@ -9,14 +9,15 @@ code version, so that no replica restarts. No other module imports ray.serve.
 import asyncio
 import logging
 import os
+import pkgutil
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import ray
 from ray import serve
@@ -28,7 +29,7 @@ from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 
 from connectors.errors import Poison, Transient, Unavailable
 from connectors.line import Line
-from connectors.messages import Evidence
+from connectors.messages import Evidence, Verdict
 from inference.dispatch import IN_FLIGHT_MAX, TRY_S, Dispatcher, ScorerDied
 from inference.registry import BundleRegistry, folder_lock
 
@@ -61,6 +62,14 @@ class ReplicaState:
     """Why it did not load them; what it had before judges on."""
 
 
+class Judge(Protocol):
+    """What a replica judges with."""
+
+    def score(self, batch: Sequence[Evidence]) -> Sequence[Verdict]:
+        """One verdict per evidence, in order."""
+        ...
+
+
 class ScorerReplica:
     """One scorer process. Serve calls `reconfigure` at its start and on each change."""
 
@@ -68,7 +77,7 @@ class ScorerReplica:
         import torch
 
         torch.set_num_threads(1)
-        self._scorer: Scorer | None = None
+        self._scorer: Judge | None = None
         self._digests: dict[str, str] = {}
         self._asked: dict[str, str] = {}
         self._error: str | None = None
@@ -80,7 +89,7 @@ class ScorerReplica:
         """
         asked = dict(config["champions"])
         try:
-            scorer = _load(config)
+            scorer = pkgutil.resolve_name(config["judge"])(config)
         except Exception as error:  # noqa: BLE001 - reported by `state`, the old scorer stays
             self._error = f"{type(error).__name__}: {error}"
         else:
@@ -110,7 +119,12 @@ class ScorerReplica:
         return [verdict.to_bytes() for verdict in verdicts]
 
 
-def _load(config: Mapping[str, Any]) -> "Scorer":
+def judge_by_bundles(config: Mapping[str, Any]) -> "Scorer":
+    """The scorer of the champions, as bundles of the registry.
+
+    Raises:
+        Poison: One of them cannot be loaded.
+    """
     from connectors.payloads import open_store
     from inference.scorer import Scorer
 
@@ -160,8 +174,18 @@ def deploy_scorer(
     payloads_url: str,
     champions: Mapping[str, str],
     replicas: int,
+    judge: str = "inference.serve:judge_by_bundles",
 ) -> None:
     """`replicas` replicas judge with `champions`; done again it changes only what differs.
+
+    Args:
+        line: The line.
+        registry_root: The folder of bundles, the same for all replicas.
+        payloads_url: The payload store.
+        champions: Which bundle, by digest, judges each product.
+        replicas: How many.
+        judge: Names the function that makes a replica's `Judge` of this config; a proof of the
+            line puts its own in place of bundles.
 
     Raises:
         Poison: A champion cannot be loaded.
@@ -173,6 +197,7 @@ def deploy_scorer(
         "registry": str(registry_root),
         "payloads": payloads_url,
         "champions": dict(champions),
+        "judge": judge,
     }
     with folder_lock(registry_root / "serving.lock"):
         _deploy(config, replicas)
