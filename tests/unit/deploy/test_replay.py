@@ -96,6 +96,20 @@ def test_a_part_is_replayed_under_the_policy_it_opened_under(line_in_memory, lin
     assert story.said[0].verdict.evidence.missing == ("scan",)
 
 
+def test_a_policy_that_came_between_a_refused_record_and_the_opening_counts(
+    line_in_memory, line_with
+):
+    """The part's first record opened nothing; the next one opened it under the new policy."""
+    stage = line_in_memory
+    stage.send("P1", "sonar")
+    stage.work()
+    stage.start(line_with(deadline_ms=3_000))
+    stage.work()
+    stage.send("P1", "rgb")
+    stage.work(after_s=3.5)
+    assert statuses(stage, "P1") == [Status.IDENTICAL]
+
+
 def test_a_verdict_under_a_policy_that_was_not_in_force_is_found(line_in_memory, line_with):
     """The policy comes from the log where the log has it, not from the verdict under test."""
     stage = line_in_memory
@@ -266,7 +280,8 @@ def test_every_pass_of_a_part_is_told_and_a_key_means_one(line_in_memory):
     stage = line_in_memory
     for number in (1, 2, 10):
         stage.send("P1", "rgb", "scan", "process", number=number)
-    stage.send("P11", "rgb")
+    for other in ("P11", "P1/x"):
+        stage.send(other, "rgb")
     stage.work()
     assert [story.key for story in tell(stage, "P1")] == ["s/l/P1/1", "s/l/P1/2", "s/l/P1/10"]
     assert [story.key for story in tell(stage, "s/l/P1/2")] == ["s/l/P1/2"]

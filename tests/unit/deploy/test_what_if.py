@@ -85,6 +85,19 @@ def test_a_longer_horizon_takes_what_was_refused(judged, line_with):
     assert (rows["short"].would.refused, rows["short"].would.revisions) == (0, 2)
 
 
+def test_what_is_judged_anew_lies_where_it_lies_in_the_log(judged, line_with, monkeypatch):
+    """However far offsets are spread to make room for ticks that never were."""
+    asked = []
+    judge = judged.judge.judge
+    note = lambda evidence, digest: asked.append(evidence) or judge(evidence, digest)  # noqa: E731
+    monkeypatch.setattr(judged.judge, "judge", note)
+    suppose(judged, line_with(deadline_ms=2_000, false_reject_rate=0.2))
+    opened = {str(v.part): v.evidence.opened_offset for v in judged.verdicts()}
+    assert {str(each.part): each.opened_offset for each in asked} == opened
+    ends = {str(each.part): each.closed_offset - each.items[-1].offset for each in asked}
+    assert ends == {"s/l/whole/1": 1, "s/l/late/1": 0, "s/l/short/1": 1}
+
+
 def test_another_expected_set_is_judged_anew(judged, line_with):
     """Without the scan all parts are complete at once, and the verdict is another one."""
     found = suppose(judged, line_with(expected=("process", "rgb")))
