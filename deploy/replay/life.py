@@ -36,38 +36,39 @@ class Ticks(Protocol):
     """Where log time is looked up."""
 
     def next(self, *, after: int, before: Event | None, due_at_ms: int | None) -> TickEvent | None:
-        """The next tick that matters after an offset, and before an event (None: the end)."""
+        """The first after an offset, before an event (None: the end), that reaches what is due."""
         ...
 
 
 class LoggedTicks:
-    """The ticks of one partition, 24 bytes each."""
+    """The ticks of one partition, 16 bytes each.
+
+    Where the log began at a tick is left out: it frees the join of what the log has lost, and what
+    is replayed is what the log still has.
+    """
 
     def __init__(self) -> None:
-        self._offsets, self._times, self._starts = array("q"), array("q"), array("q")
+        self._offsets, self._times = array("q"), array("q")
 
     def add(self, tick: TickEvent) -> None:
         """`tick` comes after all earlier ones."""
         self._offsets.append(tick.offset)
         self._times.append(tick.logged_at_ms)
-        self._starts.append(tick.log_start)
 
     def next(self, *, after: int, before: Event | None, due_at_ms: int | None) -> TickEvent | None:
-        """See `Ticks.next`: the first that reaches what is due, else the last (it moves the start).
+        """See `Ticks.next`.
 
         Every tick compares with its own time, never with a running maximum.
         """
+        if due_at_ms is None:
+            return None
         low = bisect_left(self._offsets, after + 1)
         high = len(self._offsets) if before is None else bisect_left(self._offsets, before.offset)
-        if low >= high:
+        chosen = next((i for i in range(low, high) if self._times[i] >= due_at_ms), None)
+        if chosen is None:
             return None
-        chosen = high - 1
-        if due_at_ms is not None:
-            chosen = next((i for i in range(low, high) if self._times[i] >= due_at_ms), chosen)
         return TickEvent(
-            offset=self._offsets[chosen],
-            logged_at_ms=self._times[chosen],
-            log_start=self._starts[chosen],
+            offset=self._offsets[chosen], logged_at_ms=self._times[chosen], log_start=0
         )
 
 

@@ -101,6 +101,8 @@ def test_a_policy_that_came_between_a_refused_record_and_the_opening_counts(
 ):
     """The part's first record opened nothing; the next one opened it under the new policy."""
     stage = line_in_memory
+    stage.start(line_with(deadline_ms=2_000))
+    stage.work()
     stage.send("P1", "sonar")
     stage.work()
     stage.start(line_with(deadline_ms=3_000))

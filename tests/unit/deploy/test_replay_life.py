@@ -55,7 +55,7 @@ def logged(line, policies, book, actions):
         at = {"offset": offset, "logged_at_ms": now_ms}
         key = f"s/l/{part}/1"
         if what == "tick":
-            yield TickEvent(**at, log_start=offset * (sequence - 1) // 2)
+            yield TickEvent(**at, log_start=0)
         elif what == "policy":
             chosen = policies[sequence - 1]
             yield PolicyEvent(**at, digest=chosen.digest, body=chosen.to_bytes().decode())
