@@ -13,12 +13,14 @@ from ingest.memory import MemoryJoinStore
 from ingest.policies import PolicyBook
 from ingest.store import Published
 
+WAITS_MS = (0, 1, 250, 500, 1_000, 2_000, 5_000, -1_500)
+"""Deadlines and horizons are met to the millisecond, and broker time steps back."""
 ACTIONS = st.lists(
     st.tuples(
         st.sampled_from(["rgb", "scan", "process", "sonar", "tick", "policy", "force", "alias"]),
         st.sampled_from(["A", "B", "C"]),
         st.integers(1, 3),
-        st.integers(0, 2_500),
+        st.sampled_from(WAITS_MS),
     ),
     max_size=60,
 )
