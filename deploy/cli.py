@@ -9,7 +9,7 @@ from typing import Final
 import typer
 
 from connectors.errors import HololineError, Poison
-from deploy.commands import bench, data, dlq, line, model, part, run, setup, verdicts
+from deploy.commands import bench, data, dlq, line, model, part, prove, run, setup, verdicts
 
 EXIT_POISON: Final = 2
 EXIT_FAILED: Final = 1
@@ -33,6 +33,7 @@ app = typer.Typer(
 setup.register(app)
 run.register(app)
 verdicts.register(app)
+prove.register(app)
 app.add_typer(line.app, name="line")
 app.add_typer(part.app, name="part")
 app.add_typer(model.app, name="model")

@@ -46,6 +46,8 @@ _EVIDENCE_FIELDS: Final = (
 _UNJUDGED: Final = ("evidence", "timings_ms", "traceparent")
 _CHAIN: Final = frozenset({"verdict_id", "supersedes", "ce_id"})
 """What ties a verdict to its part's other revisions."""
+_DEADLY: Final = "deadly"
+"""A process value under which the proof's scorer dies; see `deploy/prove/judge.py`."""
 _KILLER: Final = "poison:killed_three_replicas"
 _POISON: Final = ("payload_", "poison:")
 
@@ -270,14 +272,13 @@ class Check:
         """What the hash scorer says of this evidence under the model that the verdict names."""
         evidence = verdict["evidence"]
         real = sorted(i["modality"] for i in evidence["items"] if i["modality"] != "process")
-        values = [item["process_values"].get("deadly", 0) for item in evidence["items"]]
         judged: Json = {
             "false_reject_rate": evidence["policy"]["false_reject_rate"],
             "real": real,
             "scores": {},
             **{name: [] for name in ("hallucinated", "regions", "views")},
         }
-        if max(values, default=0) > 0:
+        if any(_DEADLY in item["process_values"] for item in evidence["items"]):
             poisoned = {"disposition": "undecidable", "reasons": [_KILLER], "promise_valid": False}
             return judged | poisoned
         model = verdict.get("model_digest")
