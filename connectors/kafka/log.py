@@ -9,7 +9,7 @@ from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, Ne
 from connectors.errors import Poison
 from connectors.kafka.client import connect, translated
 from connectors.kafka.member import KafkaGroupMember
-from connectors.kafka.readers import KafkaPartitionReader, KafkaTopicReader
+from connectors.kafka.readers import UNCOMMITTED, KafkaPartitionReader, KafkaTopicReader
 from connectors.kafka.writers import KafkaLogWriter, KafkaTransactionalWriter
 from connectors.ports import TopicSpec
 
@@ -66,6 +66,16 @@ class KafkaLog:
         """See `Log.partition_reader`."""
         return KafkaPartitionReader(
             self._servers, self._client_id, topic=topic, partition=partition
+        )
+
+    def raw_reader(self, topic: str, partition: int) -> KafkaPartitionReader:
+        """A `partition_reader` that sees open and aborted transactions too: for counts alone."""
+        return KafkaPartitionReader(
+            self._servers,
+            self._client_id,
+            topic=topic,
+            partition=partition,
+            isolation=UNCOMMITTED,
         )
 
     def topic_reader(self, topic: str, *, start: Mapping[int, int] | None) -> KafkaTopicReader:

@@ -13,6 +13,9 @@ from connectors.ports import LogRecord
 FETCH_WAIT_MS: Final = 100
 """How long the broker holds an empty fetch; other questions on the connection wait behind it."""
 
+COMMITTED: Final = "read_committed"
+UNCOMMITTED: Final = "read_uncommitted"
+
 PROBE_INTERVAL_S: Final = 5.0
 """An idle reader asks the broker something this often, as empty polls hide that it is gone."""
 
@@ -21,7 +24,13 @@ _ANSWER_MS: Final = int(ANSWER_TIMEOUT_S * 1000)
 
 class _Reader:
     def __init__(
-        self, servers: str, client_id: str, *, partitions: Sequence[TopicPartition], reset: str
+        self,
+        servers: str,
+        client_id: str,
+        *,
+        partitions: Sequence[TopicPartition],
+        reset: str,
+        isolation: str = COMMITTED,
     ) -> None:
         self._partitions = partitions
         self._consumer: Any = connect(
@@ -31,7 +40,7 @@ class _Reader:
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset=reset,
-            isolation_level="read_committed",
+            isolation_level=isolation,
             fetch_max_wait_ms=FETCH_WAIT_MS,
             metrics_enabled=False,
         )
@@ -81,9 +90,19 @@ class _Reader:
 class KafkaPartitionReader(_Reader):
     """`connectors.ports.PartitionReader`, for one thread."""
 
-    def __init__(self, servers: str, client_id: str, *, topic: str, partition: int) -> None:
+    def __init__(
+        self,
+        servers: str,
+        client_id: str,
+        *,
+        topic: str,
+        partition: int,
+        isolation: str = COMMITTED,
+    ) -> None:
         self._partition = TopicPartition(topic, partition)
-        super().__init__(servers, client_id, partitions=[self._partition], reset="none")
+        super().__init__(
+            servers, client_id, partitions=[self._partition], reset="none", isolation=isolation
+        )
         self.seek(self.log_start())
 
     def seek(self, offset: int) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
@@ -66,7 +66,6 @@ def prove(
 
     Exits with 1 unless the promise holds.
     """
-    from deploy.prove.report import HOLDS, as_table
     from deploy.prove.rounds import Wanted
 
     size = _QUICK if quick else _FULL
@@ -79,20 +78,25 @@ def prove(
         soak_minutes=(0.0 if quick else _SOAK_MINUTES) if soak_minutes is None else soak_minutes,
     )
     folder = folder or _FOLDER / f"{'quick' if quick else 'full'}-{brokers}-brokers-seed-{seed}"
-    summary = _run(wanted, folder)
+    _tell(_run(wanted, folder), folder, as_json=as_json)
+
+
+def _tell(summary: "dict[str, Any]", folder: Path, *, as_json: bool) -> None:
+    from rich.console import Console
+
+    from deploy.prove.report import HOLDS, as_table
+
     if as_json:
         typer.echo(json.dumps(summary, indent=1))
     else:
-        from rich.console import Console
-
-        console = Console()
+        console = Console(highlight=False)
         console.print(as_table(summary))
-        console.print(f"page: {folder / 'prove.html'}", highlight=False, soft_wrap=True)
+        console.print(f"page: {folder / 'prove.html'}", soft_wrap=True)
     if summary["verdict"] != HOLDS:
         raise typer.Exit(EXIT_BROKEN)
 
 
-def _run(wanted: "Wanted", folder: Path) -> "dict[str, object]":
+def _run(wanted: "Wanted", folder: Path) -> "dict[str, Any]":
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -114,7 +118,7 @@ def _run(wanted: "Wanted", folder: Path) -> "dict[str, object]":
             wanted,
             folder=folder,
             plans=plan_rounds(wanted, own_servers=own_servers),
-            stage=lambda: Stage(wanted, settings, folder),
+            stage=lambda: Stage(wanted=wanted, settings=settings, folder=folder),
             audience=_Terminal(bars, wanted),
         )
 

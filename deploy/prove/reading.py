@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Final, Literal
 
 from connectors.errors import Unavailable
+from connectors.kafka import KafkaLog
 from connectors.ports import Log, LogRecord, PartitionReader
 from deploy.prove.checker import Check, Facts, Findings
 from deploy.prove.contract import Json
@@ -94,6 +95,7 @@ def check_round(log: Log, done: Round) -> Judged:
         for key, body in letters.pop(partition, ()):
             check.letter(key, body)
         findings.merge(check.findings())
+        findings.seen["verdicts_raw"] += _raw_count(log, facts.topic("verdicts"), partition)
     last_s = max(by_second, default=-1)
     return Judged(findings=findings, verdicts_by_s=[by_second[s] for s in range(last_s + 1)])
 
@@ -207,6 +209,14 @@ def _all_of(log: Log, topic: str, partition: int) -> Iterator[LogRecord]:
     """Every committed record of a partition as of now."""
     with closing(log.partition_reader(topic, partition)) as reader:
         yield from _rest_of(reader)
+
+
+def _raw_count(log: Log, topic: str, partition: int) -> int:
+    """How many records lie there for one who reads uncommitted; 0 where nobody can."""
+    if not isinstance(log, KafkaLog):
+        return 0
+    with closing(log.raw_reader(topic, partition)) as reader:
+        return sum(1 for _ in _rest_of(reader))
 
 
 def _rest_of(reader: PartitionReader) -> Iterator[LogRecord]:
