@@ -41,9 +41,23 @@ class RedisServer:
             "maxmemory-policy": "noeviction",
         }
         options = [part for name, value in settings.items() for part in (f"--{name}", value)]
-        self.server = Server(
-            "Redis", [_program(flavour), *options], log=folder / "redis.log", lock_fd=lock_fd
-        )
+        self.data = data
+        self._log = folder / "redis.log"
+        self._command = [_program(flavour), *options]
+        self._lock_fd = lock_fd
+        self.server = self._started()
+
+    def start(self) -> None:
+        """It answers again after its end, with what its append-only file holds by now.
+
+        Raises:
+            StackFailed: It did not come up.
+        """
+        self.server = self._started()
+        self.wait_ready()
+
+    def _started(self) -> Server:
+        return Server("Redis", self._command, log=self._log, lock_fd=self._lock_fd)
 
     def wait_ready(self) -> None:
         """The server answers and has loaded its data.

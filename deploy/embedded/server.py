@@ -6,8 +6,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
+
+import psutil
 
 from connectors.errors import HololineError
 
@@ -70,6 +73,24 @@ class Server:
     def alive(self) -> bool:
         """Whether the server runs."""
         return self._guard.poll() is None
+
+    def process(self) -> psutil.Process:
+        """The server itself, below its guard.
+
+        Raises:
+            StackFailed: It does not run.
+        """
+        try:
+            (server,) = psutil.Process(self._guard.pid).children()
+        except (psutil.NoSuchProcess, ValueError) as error:
+            raise StackFailed(self._complaint("does not run")) from error
+        return server
+
+    def kill(self) -> None:
+        """The server is dead as by SIGKILL, and its guard has ended; its data stays."""
+        with suppress(StackFailed, psutil.NoSuchProcess):
+            self.process().kill()
+        self.wait_stopped()
 
     def logged(self, text: str) -> bool:
         """Whether the server has written `text` to its log."""

@@ -39,7 +39,9 @@ class Addresses:
 
 class _Embedded(Protocol):
     address: str
-    server: Server
+
+    @property
+    def server(self) -> Server: ...
 
     def wait_ready(self) -> None: ...
 

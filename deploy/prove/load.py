@@ -20,10 +20,9 @@ from typing import Final
 
 from connectors.clock import SystemClock
 from connectors.errors import HololineError, Transient
-from connectors.line import Line
 from connectors.ports import Log, LogPosition, LogWriter, Outgoing
 from deploy.line_file import load_line
-from deploy.prove.stories import Stories, timed
+from deploy.prove.stories import DEADLY_PART, Stories, timed
 from deploy.settings import Settings
 from deploy.wiring import make_log
 
@@ -106,13 +105,11 @@ class _UnderWay:
     answer: Future[LogPosition]
 
 
-def write(line: Line, log: Log, *, seed: int, parts: int, a_second: float) -> None:
+def write(stories: Stories, log: Log, topic: str, *, parts: int, a_second: float) -> None:
     """A round's records are in the log."""
     stopping = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
-    topic = line.topic("records")
     sender = Sender(log, topic)
-    stories = Stories(line, seed=seed, now_ns=SystemClock().now_ns)
     began_s = told_s = time.monotonic()
     begun = 0
     for at_s, part, send in timed(stories, parts=parts, a_second=a_second):
@@ -148,12 +145,20 @@ def main() -> None:
     parser.add_argument("--seed", type=int, required=True, help="what is sent follows from it")
     parser.add_argument("--parts", type=int, required=True, help="how many parts")
     parser.add_argument("--rate", type=float, required=True, help="parts that begin in a second")
+    parser.add_argument("--deadly", action="store_true", help="one part kills its scorers")
     given = parser.parse_args()
+    line = load_line(given.line)
+    stories = Stories(
+        line,
+        seed=given.seed,
+        now_ns=SystemClock().now_ns,
+        deadly=DEADLY_PART if given.deadly else -1,
+    )
     try:
         write(
-            load_line(given.line),
+            stories,
             make_log(Settings.read()),
-            seed=given.seed,
+            line.topic("records"),
             parts=given.parts,
             a_second=given.rate,
         )

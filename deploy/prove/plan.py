@@ -30,6 +30,11 @@ class RoundPlan:
     faults: int
     guarded: bool = True
 
+    @property
+    def deadly(self) -> bool:
+        """Whether one part kills its scorers: it takes minutes until three have died alone."""
+        return self.name == "hash-faults" and self.parts >= PARTS_A_ROUND // 2
+
 
 def plan_rounds(wanted: Wanted, *, own_servers: bool) -> list[RoundPlan]:
     """The rounds of a proof, in their order.

@@ -42,8 +42,8 @@ DEFECTS: Final = (
 )
 """One of them a broken record has."""
 
-DEADLY_ONE_IN: Final = 2_000
-"""One part in so many kills each replica that judges it."""
+DEADLY_PART: Final = 100
+"""The number of the part that kills each replica which judges it, where one is asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,12 +64,16 @@ class Stories:
         line: The line.
         seed: Of this round.
         now_ns: Wall time; stations stamp their captures with it.
+        deadly: The number of a part that kills each replica which judges it; -1: none.
     """
 
-    def __init__(self, line: Line, *, seed: int, now_ns: Callable[[], int]) -> None:
+    def __init__(
+        self, line: Line, *, seed: int, now_ns: Callable[[], int], deadly: int = -1
+    ) -> None:
         self._line = line
         self._seed = seed
         self._now_ns = now_ns
+        self._deadly = deadly
         self._owners = line.owners()
 
     def of(self, number: int) -> list[Send]:
@@ -83,6 +87,8 @@ class Stories:
             pass_number=random.choice((1, 1, 1, 2)),
         )
         story = random.choices(list(STORIES), weights=list(STORIES.values()))[0]
+        if number == self._deadly:
+            return _Story(self, random, part, "block").deadly()
         told = _Story(self, random, part, product)
         return sorted(getattr(told, story)(), key=lambda send: send.after_s)
 
@@ -144,8 +150,11 @@ class _Story:
         self._deadline_s, self._horizon_s = stories.seconds(product)
 
     def complete(self) -> list[Send]:
-        deadly = PROCESS_ITEM in self._items and self._random.randrange(DEADLY_ONE_IN) == 0
-        values = {"force": 1.5, DEADLY: 1.0} if deadly else {"force": self._random.random()}
+        values = {"force": self._random.random()}
+        return [self._sent(item, self._soon(), values=values) for item in self._items]
+
+    def deadly(self) -> list[Send]:
+        values = {"force": 1.5, DEADLY: 1.0}
         return [self._sent(item, self._soon(), values=values) for item in self._items]
 
     def short(self) -> list[Send]:
