@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from join_oracle import Expected, Facts, Oracle
 from sim_workloads import BODIES, LINE
@@ -13,17 +13,31 @@ from connectors.ports import LogRecord
 
 def violations(world: World) -> Counter[str]:
     """How often each promise was broken; empty when all were kept."""
-    broker = world.broker
-    found: Counter[str] = Counter()
-    if world.stuck or not broker.committed:
-        found["stuck"] += 1
-        return found
-    oracle = Oracle(BODIES, broker.committed[0].metadata)
-    expected = oracle.read(broker.visible(LINE.topic("records")))
-    _check_verdicts(expected, broker.visible(LINE.topic("verdicts")), found)
-    _check_letters(expected, broker.visible(LINE.topic("dead-letters")), found)
+    if world.stuck or not world.broker.committed:
+        return Counter(stuck=1)
+    found = compared(
+        expected_of(world),
+        verdicts=world.broker.visible(LINE.topic("verdicts")),
+        letters=world.broker.visible(LINE.topic("dead-letters")),
+    )
     found["unnoticed"] += _is_stale(world)
     found["bug"] += len(world.bugs)
+    return +found
+
+
+def expected_of(world: World) -> Expected:
+    """What must have been said, by the records log and by what was in force at its start."""
+    oracle = Oracle(BODIES, world.broker.committed[0].metadata)
+    return oracle.read(world.broker.visible(LINE.topic("records")))
+
+
+def compared(
+    expected: Expected, *, verdicts: Sequence[LogRecord], letters: Sequence[LogRecord]
+) -> Counter[str]:
+    """How often what was said differs from what must have been."""
+    found: Counter[str] = Counter()
+    _check_verdicts(expected, verdicts, found)
+    _check_letters(expected, letters, found)
     return +found
 
 
@@ -34,7 +48,7 @@ def _is_stale(world: World) -> bool:
     return state.token is None or state.applied != last
 
 
-def _check_verdicts(expected: Expected, records: list[LogRecord], found: Counter[str]) -> None:
+def _check_verdicts(expected: Expected, records: Sequence[LogRecord], found: Counter[str]) -> None:
     first: dict[tuple[str, int], bytes] = {}
     latest: dict[str, int] = {}
     for record in records:
@@ -57,7 +71,7 @@ def _check_verdicts(expected: Expected, records: list[LogRecord], found: Counter
     found["lost"] += len(expected.verdicts.keys() - first.keys())
 
 
-def _check_letters(expected: Expected, records: list[LogRecord], found: Counter[str]) -> None:
+def _check_letters(expected: Expected, records: Sequence[LogRecord], found: Counter[str]) -> None:
     due = expected.letters | {
         (facts["closed_offset"], "rgb")
         for (part, _), facts in expected.verdicts.items()

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from sim_plan import LOSE, PAUSE
 from sim_world import GuardsOff
 
 from connectors.errors import Gap
@@ -108,14 +109,13 @@ class NoDedupe(Bypass):
     """Each record counts, though its event was taken before."""
 
     def apply(self, events: Sequence[Event]) -> Applied:
-        return super().apply(
-            [
-                replace(event, event_id=f"{event.event_id}{event.offset}", sequence=event.offset)
-                if isinstance(event, Capture)
-                else event
-                for event in events
-            ]
-        )
+        return super().apply([_as_new(event) for event in events])
+
+
+def _as_new(event: Event) -> Event:
+    if not isinstance(event, Capture):
+        return event
+    return event._replace(event_id=f"{event.event_id}{event.offset}", sequence=event.offset)
 
 
 class NoPublishedCheck(Bypass):
@@ -204,31 +204,35 @@ class NoChoice(Bypass):
 class Control:
     """A guard that is off, and the workloads on which that shows."""
 
-    guard: str
     off: GuardsOff
     workloads: tuple[str, ...]
+    by: tuple[str, ...] = ()  # kinds of faults that show it soonest
+    pairs: bool = False  # it takes a paused session, and a rollback meanwhile
 
 
-CONTROLS: Final = (
-    Control(guard="token", off=GuardsOff(store=NoToken), workloads=("late", "two")),
-    Control(guard="seq", off=GuardsOff(store=NoSeq), workloads=("late", "two")),
-    Control(guard="Kafka fencing", off=GuardsOff(fencing=True), workloads=("late", "two")),
-    Control(guard="read-back at takeover", off=GuardsOff(read_back=True), workloads=("late",)),
-    Control(guard="new session on GAP", off=GuardsOff(store=CarryOn), workloads=("late", "two")),
-    Control(guard="published check", off=GuardsOff(store=NoPublishedCheck), workloads=("late",)),
-    Control(guard="watermark", off=GuardsOff(store=NoWatermark), workloads=("late", "horizon")),
-    Control(guard="policy at the mark", off=GuardsOff(store=PolicyOfNow), workloads=("policy",)),
-    Control(
-        guard="idle probe",
-        off=GuardsOff(store=NoProbe, patches=((broker_time, "IDLE_S", 1e9),)),
-        workloads=("late",),
+_NO_TRAFFIC: Final = ((broker_time, "IDLE_S", 1e9),)
+
+CONTROLS: Final = {
+    "token": Control(off=GuardsOff(store=NoToken), workloads=("two", "late"), pairs=True),
+    "seq": Control(off=GuardsOff(store=NoSeq), workloads=("late", "two")),
+    "new session on GAP": Control(off=GuardsOff(store=CarryOn), workloads=("late", "two")),
+    "dedupe": Control(off=GuardsOff(store=NoDedupe), workloads=("late",)),
+    "read-back at takeover": Control(off=GuardsOff(read_back=True), workloads=("late",)),
+    "published check": Control(off=GuardsOff(store=NoPublishedCheck), workloads=("late",)),
+    "watermark": Control(
+        off=GuardsOff(store=NoWatermark), workloads=("horizon", "late"), by=(LOSE,)
     ),
-    Control(guard="dedupe", off=GuardsOff(store=NoDedupe), workloads=("late",)),
-    Control(guard="order of revisions", off=GuardsOff(store=NoOrder), workloads=("revisions",)),
-    Control(guard="outbox", off=GuardsOff(store=NoOutbox), workloads=("letters",)),
-    Control(
-        guard="choose-first, fencing off too",
-        off=GuardsOff(fencing=True, store=NoChoice),
-        workloads=("late", "two"),
+    "policy at the mark": Control(
+        off=GuardsOff(store=PolicyOfNow), workloads=("policy",), by=(LOSE,)
     ),
-)
+    "Kafka fencing": Control(off=GuardsOff(fencing=True), workloads=("late", "two"), by=(PAUSE,)),
+    "order of revisions": Control(off=GuardsOff(store=NoOrder), workloads=("revisions",)),
+    "outbox": Control(off=GuardsOff(store=NoOutbox), workloads=("letters",)),
+    "idle probe": Control(
+        off=GuardsOff(store=NoProbe, patches=_NO_TRAFFIC), workloads=("late",), by=(LOSE,)
+    ),
+    "choose-first, fencing off too": Control(
+        off=GuardsOff(fencing=True, store=NoChoice), workloads=("late", "two"), by=(PAUSE,)
+    ),
+}
+"""By the guard that is off. Each has to break a promise of `sim_checker`."""

@@ -128,11 +128,19 @@ class RandomPlan:
         return [Fault(index, kind, amount)]
 
 
-def kinds_at(name: str) -> list[str]:
-    """What can go wrong at an effect of this name."""
+def kinds_at(name: str, *, errors: bool = True) -> list[str]:
+    """What can go wrong at an effect of this name.
+
+    Args:
+        name: What is done.
+        errors: Whether the server's calls may answer with an error; to a session that is little
+            else than dying before or after the call.
+    """
     kinds = [PAUSE]
     if name not in PURE:
-        kinds += [CRASH, MUTE, DEAF]
+        kinds.append(CRASH)
+    if name not in PURE and (errors or not name.startswith("store.")):
+        kinds += [MUTE, DEAF]
     if name.startswith("store."):
         kinds += [LOSE, ROLLBACK]
     if name == "txn.end":
@@ -142,20 +150,28 @@ def kinds_at(name: str) -> list[str]:
     return kinds
 
 
-def faults_of(
-    effects: Sequence[Effect], *, start: int, pauses: Sequence[int], rollbacks_max: int
-) -> list[Fault]:
-    """Every fault of every kind at the effects of a run from `start` on.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """How far an enumeration of faults goes at each effect."""
+
+    pauses: Sequence[int]  # for how many effects a successor may run
+    rollbacks_max: int  # to how many different earlier states the server may go back
+    errors: bool  # whether the server's calls may answer with an error
+
+
+EVERYTHING: Final = Reach(pauses=range(46), rollbacks_max=1_000, errors=True)
+QUICK: Final = Reach(pauses=(0, 1, 2, 3, 5, 8, 13, 21, 34), rollbacks_max=1_000, errors=True)
+"""Every fault too, but a successor runs for nine different lengths."""
+IN_PAIRS: Final = Reach(pauses=(0, 3, 8, 13), rollbacks_max=3, errors=False)
+"""A successor comes to rest, or has fenced, or has applied, or begins to publish."""
+
+
+def faults_of(effects: Sequence[Effect], reach: Reach, *, start: int = 0) -> list[Fault]:
+    """Every fault within `reach` at the effects of a run from `start` on.
 
     An effect that changes nothing and tells nothing is left out: whatever strikes before it might
     as well strike after it. The first such call to the server after another is kept, as it is the
     one that has to notice.
-
-    Args:
-        effects: Of the run.
-        start: The first that may suffer one.
-        pauses: For how many effects a successor may run.
-        rollbacks_max: To how many different earlier states the server may go back.
     """
     faults = []
     probed = False
@@ -165,12 +181,12 @@ def faults_of(
         if effect.idle and (probed or not asks):
             continue
         probed = effect.idle if asks else probed
-        for kind in kinds_at(effect.name):
+        for kind in kinds_at(effect.name, errors=reach.errors):
             amounts: Sequence[int] = (0,)
             if kind == PAUSE:
-                amounts = pauses
+                amounts = reach.pauses
             if kind == ROLLBACK:
-                amounts = thinned((1, *effect.rollbacks), rollbacks_max)
+                amounts = thinned((1, *effect.rollbacks), reach.rollbacks_max)
             faults += [Fault(index, kind, amount) for amount in amounts]
     return faults
 

@@ -20,7 +20,7 @@ from ingest import service
 if TYPE_CHECKING:
     from sim_world import World
 
-IDLE_ROUNDS: Final = 4
+IDLE_ROUNDS: Final = 2
 IDLE_S: Final = 1.1
 Answer = TypeVar("Answer")
 
