@@ -12,6 +12,7 @@ from deploy.prove.checker import KINDS, Findings
 from deploy.prove.controls import CONTROLS, Observation, run_controls
 from deploy.prove.reading import Watch, check_round, observe
 from deploy.prove.rounds import Fault, Round, Skipped
+from inference.dispatch import poisoned
 
 SEEDS = range(5)
 
@@ -174,6 +175,22 @@ def test_a_poisoned_evidence_has_its_letter(line_in_memory) -> None:
     poisoned = last._replace(value=Verdict.model_validate_json(json.dumps(body)).to_bytes())
     spoilt = replace(seen, verdicts=(*seen.verdicts[:-1], poisoned))
     assert counts(spoilt.check()) == {"wrong_verdict": 1, "lost_letter": 1}
+
+
+def test_evidence_under_which_replicas_die_is_undecidable(line_in_memory) -> None:
+    """A deadly part may say nothing else, and no other part may say so."""
+    line_in_memory.send("deadly", "process", process_values={"deadly": 1.0})
+    line_in_memory.work()
+    line_in_memory.work(after_s=1.1)
+    line_in_memory.work(after_s=1.1)
+    seen = observe(line_in_memory.log, round_of(line_in_memory))
+    assert counts(seen.check()) == {"wrong_verdict": 1}
+    (scored,) = seen.verdicts
+    told = poisoned(Verdict.from_bytes(scored.value or b"").evidence).to_bytes()
+    _, field = next(seen.facts.poison_letters(0, json.loads(told)))
+    assert field == "killed_three_replicas"
+    silent = replace(seen, verdicts=(scored._replace(value=told),))
+    assert counts(silent.check()) == {"lost_letter": 1}
 
 
 def test_a_round_comes_back_from_json_as_it_was(line_in_memory) -> None:
