@@ -61,11 +61,6 @@ class KafkaServer:
         """Where clients begin."""
         self.servers = [self._started(node) for node in self._nodes]
 
-    @property
-    def server(self) -> Server:
-        """The first broker."""
-        return self.servers[0]
-
     def wait_ready(self) -> None:
         """The brokers serve clients.
 

@@ -37,6 +37,11 @@ class RayServer:
         self._lock_fd = lock_fd
         self.server = self._start()
 
+    @property
+    def servers(self) -> list[Server]:
+        """The one server, as others may have several."""
+        return [self.server]
+
     def wait_ready(self) -> None:
         """The node takes drivers.
 

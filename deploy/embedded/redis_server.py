@@ -59,6 +59,11 @@ class RedisServer:
     def _started(self) -> Server:
         return Server("Redis", self._command, log=self._log, lock_fd=self._lock_fd)
 
+    @property
+    def servers(self) -> list[Server]:
+        """The one server, as others may have several."""
+        return [self.server]
+
     def wait_ready(self) -> None:
         """The server answers and has loaded its data.
 

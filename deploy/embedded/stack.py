@@ -2,12 +2,12 @@
 
 import fcntl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Literal, Protocol, Self
 
 from deploy.embedded.kafka_server import KafkaServer
 from deploy.embedded.ray_server import CLIENT_ENV, RayServer
@@ -41,7 +41,7 @@ class _Embedded(Protocol):
     address: str
 
     @property
-    def server(self) -> Server: ...
+    def servers(self) -> Sequence[Server]: ...
 
     def wait_ready(self) -> None: ...
 
@@ -58,6 +58,7 @@ class EmbeddedStack:
         redis: Start Redis, unless its address is given.
         ray: Start Ray, unless its address is given.
         redis_flavour: Redis from the search path, Valkey from its wheel, or what is there.
+        kafka_brokers: How many brokers; three keep three copies.
         given: Addresses of servers that run already.
         on_progress: Takes lines for people.
 
@@ -73,6 +74,7 @@ class EmbeddedStack:
         redis: bool = True,
         ray: bool = True,
         redis_flavour: Flavour = "auto",
+        kafka_brokers: Literal[1, 3] = 1,
         given: Addresses | None = None,
         on_progress: Callable[[str], None],
     ) -> None:
@@ -80,6 +82,7 @@ class EmbeddedStack:
         self._given = given if given is not None else Addresses()
         self._wanted = {"kafka": kafka, "redis": redis, "ray": ray}
         self._flavour: Flavour = redis_flavour
+        self._brokers: Literal[1, 3] = kafka_brokers
         self._on_progress = on_progress
         self._servers: dict[str, _Embedded] = {}
         self._addresses: Addresses | None = None
@@ -109,12 +112,12 @@ class EmbeddedStack:
 
     def pids(self) -> Mapping[str, int]:
         """Process id of the session of each server that runs here."""
-        return {name: embedded.server.pid for name, embedded in self._servers.items()}
+        return {name: embedded.servers[0].pid for name, embedded in self._servers.items()}
 
     def ended(self) -> str | None:
         """The name of a server that should run and does not, or None."""
         for name, embedded in self._servers.items():
-            if not embedded.server.alive():
+            if not all(server.alive() for server in embedded.servers):
                 return name
         return None
 
@@ -128,16 +131,20 @@ class EmbeddedStack:
                 self._folder / "redis", flavour=self._flavour, lock_fd=lock_fd
             )
         if self._embeds("kafka"):
-            self._servers["kafka"] = KafkaServer(
-                self._folder / "kafka", lock_fd=lock_fd, on_progress=self._on_progress
+            self.kafka = KafkaServer(
+                self._folder / "kafka",
+                lock_fd=lock_fd,
+                on_progress=self._on_progress,
+                brokers=self._brokers,
             )
+            self._servers["kafka"] = self.kafka
         started = time.monotonic()
         for embedded in self._servers.values():
-            self._on_progress(f"{embedded.server.name}: starting on {embedded.address}")
+            self._on_progress(f"{embedded.servers[0].name}: starting on {embedded.address}")
         for embedded in self._servers.values():
             embedded.wait_ready()
             waited_s = time.monotonic() - started
-            self._on_progress(f"{embedded.server.name}: ready after {waited_s:.1f} s")
+            self._on_progress(f"{embedded.servers[0].name}: ready after {waited_s:.1f} s")
         self._addresses = self._all_addresses()
 
     def _embeds(self, name: str) -> bool:
@@ -170,9 +177,10 @@ class EmbeddedStack:
                 return lock.fileno()
 
     def _stop(self) -> None:
-        for embedded in self._servers.values():
-            embedded.server.ask_to_stop()
-        for embedded in self._servers.values():
-            embedded.server.wait_stopped()
+        running = [server for each in self._servers.values() for server in each.servers]
+        for server in running:
+            server.ask_to_stop()
+        for server in running:
+            server.wait_stopped()
         self._servers.clear()
         self._exit.close()
