@@ -1,13 +1,21 @@
-"""How every client of the broker is made: bounded waits, translated errors, no thread left."""
+"""How every client of the brokers is made: secured, bounded waits, translated errors, no thread."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, TypeVar
 
 from kafka import errors
 from kafka.net.compat import KafkaNetClient
+from kafka.net.manager import KafkaConnectionManager
+from kafka.net.selector import NetworkSelector
 
 from connectors.errors import Unavailable
+from connectors.kafka.refusals import KAFKA_TLS, lasting, refused
+from connectors.tls import TlsFiles
+
+Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
+Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
 ANSWER_TIMEOUT_S: Final = 10.0
 """How long the broker may take to answer one call."""
@@ -24,32 +32,110 @@ _BOUNDS: Final = {
 _Client = TypeVar("_Client")
 
 
-def connect(factory: Callable[..., _Client], servers: str, **config: Any) -> _Client:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KafkaSecurity:
+    """How brokers are spoken to: in the open and by nobody, unless it says otherwise.
+
+    Args:
+        protocol: What the brokers' listener speaks.
+        tls: Certificates, where the protocol has TLS.
+        mechanism: How name and password are proven, where the protocol has SASL.
+        username: Who we are.
+        password: Never shown.
+    """
+
+    protocol: Protocol = "PLAINTEXT"
+    tls: TlsFiles = KAFKA_TLS
+    mechanism: Mechanism = "SCRAM-SHA-512"
+    username: str = ""
+    password: str = field(default="", repr=False)
+
+    def options(self) -> dict[str, Any]:
+        """What the library's clients are told.
+
+        Raises:
+            Poison: A file of `tls` cannot be used; its setting is named.
+        """
+        options: dict[str, Any] = {"security_protocol": self.protocol}
+        if self.protocol.endswith("SSL"):
+            options["ssl_context"] = self.tls.context()
+        if self.protocol.startswith("SASL"):
+            options["sasl_mechanism"] = self.mechanism
+            options["sasl_plain_username"] = self.username
+            options["sasl_plain_password"] = self.password
+        return options
+
+
+OPEN: Final = KafkaSecurity()
+"""No encryption and no names: for brokers on loopback and in tests."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Brokers:
+    """Which brokers a client speaks to, how, and under which name their logs show it."""
+
+    servers: str
+    client_id: str
+    security: KafkaSecurity
+
+
+def connect(factory: Callable[..., _Client], brokers: Brokers, **config: Any) -> _Client:
     """A connected client of the library's class `factory`.
 
     Raises:
-        Unavailable: No broker answered at `servers`; no thread of the attempt is left.
+        Unavailable: No broker answered; no thread of the attempt is left.
+        Poison: The brokers refuse us, or we them; names the setting.
     """
     made: list[KafkaNetClient] = []
 
     def remember(**options: Any) -> KafkaNetClient:
-        made.append(KafkaNetClient(**options))
+        net = NetworkSelector(**options)
+        made.append(KafkaNetClient(net=net, manager=_Manager(net, **options)))
         return made[-1]
 
+    given = {"client_id": brokers.client_id, **brokers.security.options(), **config}
     try:
         return factory(
-            bootstrap_servers=servers.split(","), kafka_client=remember, **{**_BOUNDS, **config}
+            bootstrap_servers=brokers.servers.split(","),
+            kafka_client=remember,
+            **{**_BOUNDS, **given},
         )
     except errors.KafkaError as error:
         for client in made:
             client.close()
-        raise Unavailable(f"no Kafka broker answers at {servers}: {error}") from error
+        raise refused(error, f"{brokers.servers}") or Unavailable(
+            f"no Kafka broker answers at {brokers.servers} in {brokers.security.protocol} "
+            f"(HOLOLINE_KAFKA_PROTOCOL): {error}"
+        ) from error
 
 
 @contextmanager
 def translated(what: str) -> Iterator[None]:
-    """The library's errors leave as `Unavailable`, saying `what` was asked."""
+    """The library's errors leave as `Unavailable`, or as `Poison` if they last; `what` failed."""
     try:
         yield
     except errors.KafkaError as error:
-        raise Unavailable(f"{what}: {error}") from error
+        raise refused(error, what) or Unavailable(f"{what}: {error}") from error
+
+
+class _Manager(KafkaConnectionManager):
+    """Says at once that a broker refuses us: the library tries to its deadline, then says less."""
+
+    def __init__(self, net: Any, **options: Any) -> None:
+        self._refusals: dict[Any, errors.KafkaError] = {}
+        super().__init__(net, **options)
+
+    def get_connection(self, node_id: Any, **options: Any) -> Any:
+        known = self._conns.get(node_id)
+        connection = super().get_connection(node_id, **options)
+        if connection is not known:
+            connection.init_future.add_errback(lambda error: self._remember(node_id, error))
+        return connection
+
+    def maybe_raise_auth_failure(self, node_id: Any) -> None:
+        if (refusal := self._refusals.get(node_id)) is not None:
+            raise refusal
+
+    def _remember(self, node_id: Any, error: BaseException) -> None:
+        if (refusal := lasting(error)) is not None:
+            self._refusals[node_id] = refusal

@@ -4,17 +4,18 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from typing import Any, Final
 
+from kafka import errors
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, NewTopic
 
 from connectors.errors import Poison
-from connectors.kafka.client import connect, translated
+from connectors.kafka.client import OPEN, Brokers, KafkaSecurity, connect, translated
 from connectors.kafka.member import KafkaGroupMember
 from connectors.kafka.readers import UNCOMMITTED, KafkaPartitionReader, KafkaTopicReader
 from connectors.kafka.writers import KafkaLogWriter, KafkaTransactionalWriter
 from connectors.ports import TopicSpec
 
 _NO_ERROR: Final = 0
-_UNKNOWN_TOPIC: Final = 3
+_FORBIDDEN: Final = errors.TopicAuthorizationFailedError.errno
 _BROKERS_DEFAULT: Final = -1
 
 
@@ -24,11 +25,16 @@ class KafkaLog:
     Args:
         bootstrap_servers: ``host:port``, several separated by commas.
         client_id: The name under which the brokers' logs show us.
+        security: How the brokers are spoken to.
     """
 
-    def __init__(self, bootstrap_servers: str, client_id: str = "hololine") -> None:
-        self._servers = bootstrap_servers
-        self._client_id = client_id
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        client_id: str = "hololine",
+        security: KafkaSecurity = OPEN,
+    ) -> None:
+        self._brokers = Brokers(servers=bootstrap_servers, client_id=client_id, security=security)
 
     def ensure_topics(self, topics: Sequence[TopicSpec]) -> None:
         """See `Log.ensure_topics`."""
@@ -56,33 +62,26 @@ class KafkaLog:
 
     def writer(self) -> KafkaLogWriter:
         """See `Log.writer`."""
-        return KafkaLogWriter(self._servers, self._client_id)
+        return KafkaLogWriter(self._brokers)
 
     def transactional_writer(self, transactional_id: str) -> KafkaTransactionalWriter:
         """See `Log.transactional_writer`."""
-        return KafkaTransactionalWriter(self._servers, self._client_id, transactional_id)
+        return KafkaTransactionalWriter(self._brokers, transactional_id)
 
     def partition_reader(self, topic: str, partition: int) -> KafkaPartitionReader:
         """See `Log.partition_reader`."""
-        return KafkaPartitionReader(
-            self._servers, self._client_id, topic=topic, partition=partition
-        )
+        return KafkaPartitionReader(self._brokers, topic=topic, partition=partition)
 
     def raw_reader(self, topic: str, partition: int) -> KafkaPartitionReader:
         """A `partition_reader` that sees open and aborted transactions too: for counts alone."""
         return KafkaPartitionReader(
-            self._servers,
-            self._client_id,
-            topic=topic,
-            partition=partition,
-            isolation=UNCOMMITTED,
+            self._brokers, topic=topic, partition=partition, isolation=UNCOMMITTED
         )
 
     def topic_reader(self, topic: str, *, start: Mapping[int, int] | None) -> KafkaTopicReader:
         """See `Log.topic_reader`."""
         return KafkaTopicReader(
-            self._servers,
-            self._client_id,
+            self._brokers,
             topic=topic,
             partitions=self.partition_count(topic),
             start=start,
@@ -90,18 +89,20 @@ class KafkaLog:
 
     def member(self, *, group: str, topic: str, instance: str) -> KafkaGroupMember:
         """See `Log.member`."""
-        return KafkaGroupMember(
-            self._servers, self._client_id, group=group, topic=topic, instance=instance
-        )
+        return KafkaGroupMember(self._brokers, group=group, topic=topic, instance=instance)
 
     def _admin(self) -> Any:
-        return connect(KafkaAdminClient, self._servers, client_id=self._client_id)
+        return connect(KafkaAdminClient, self._brokers)
 
     @staticmethod
     def _partition_counts(admin: Any, names: Sequence[str]) -> dict[str, int]:
+        found = admin.describe_topics(list(names))
+        forbidden = {topic["name"] for topic in found if topic["error_code"] == _FORBIDDEN}
+        if forbidden:
+            raise errors.TopicAuthorizationFailedError(forbidden)
         return {
             topic["name"]: len(topic["partitions"])
-            for topic in admin.describe_topics(list(names))
+            for topic in found
             if topic["error_code"] == _NO_ERROR
         }
 

@@ -9,7 +9,8 @@ from kafka.consumer.subscription_state import ConsumerRebalanceListener
 from kafka.structs import OffsetAndMetadata
 
 from connectors.errors import Fenced, Unavailable
-from connectors.kafka.client import ANSWER_TIMEOUT_S, CLOSE_TIMEOUT_S, connect, translated
+from connectors.kafka.client import ANSWER_TIMEOUT_S, CLOSE_TIMEOUT_S, Brokers, connect, translated
+from connectors.kafka.refusals import refused
 from connectors.ports import Committed
 
 SESSION_TIMEOUT_MS: Final = 10_000
@@ -40,15 +41,12 @@ class KafkaGroupMember:
     the same partitions without a rebalance.
     """
 
-    def __init__(
-        self, servers: str, client_id: str, *, group: str, topic: str, instance: str
-    ) -> None:
+    def __init__(self, brokers: Brokers, *, group: str, topic: str, instance: str) -> None:
         self._topic = topic
         self._instance = instance
         self._consumer: Any = connect(
             KafkaConsumer,
-            servers,
-            client_id=client_id,
+            brokers,
             group_id=group,
             group_instance_id=instance,
             enable_auto_commit=False,
@@ -66,7 +64,8 @@ class KafkaGroupMember:
         except errors.FencedInstanceIdError as error:
             raise self._fenced() from error
         except errors.KafkaError as error:
-            raise Unavailable(f"could not keep the group membership: {error}") from error
+            what = "could not keep the group membership"
+            raise refused(error, what) or Unavailable(f"{what}: {error}") from error
         self._check_coordinator()
         return frozenset(partition.partition for partition in self._consumer.assignment())
 
@@ -97,7 +96,8 @@ class KafkaGroupMember:
                 raise Unavailable("the group is rebalancing; commit after the next poll") from error
             raise Fenced(f"the group no longer counts {self._instance} in: {error}") from error
         except errors.KafkaError as error:
-            raise Unavailable(f"could not commit: {error}") from error
+            what = "could not commit"
+            raise refused(error, what) or Unavailable(f"{what}: {error}") from error
 
     def close(self) -> None:
         """See `GroupMember.close`."""

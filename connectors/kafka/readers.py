@@ -7,7 +7,8 @@ from typing import Any, Final
 from kafka import KafkaConsumer, TopicPartition, errors
 
 from connectors.errors import OutOfRange, Unavailable
-from connectors.kafka.client import ANSWER_TIMEOUT_S, CLOSE_TIMEOUT_S, connect, translated
+from connectors.kafka.client import ANSWER_TIMEOUT_S, CLOSE_TIMEOUT_S, Brokers, connect, translated
+from connectors.kafka.refusals import refused
 from connectors.ports import LogRecord
 
 FETCH_WAIT_MS: Final = 100
@@ -25,8 +26,7 @@ _ANSWER_MS: Final = int(ANSWER_TIMEOUT_S * 1000)
 class _Reader:
     def __init__(
         self,
-        servers: str,
-        client_id: str,
+        brokers: Brokers,
         *,
         partitions: Sequence[TopicPartition],
         reset: str,
@@ -35,8 +35,7 @@ class _Reader:
         self._partitions = partitions
         self._consumer: Any = connect(
             KafkaConsumer,
-            servers,
-            client_id=client_id,
+            brokers,
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset=reset,
@@ -53,7 +52,8 @@ class _Reader:
         except errors.OffsetOutOfRangeError as error:
             raise OutOfRange(f"the log does not hold the position: {error}") from error
         except errors.KafkaError as error:
-            raise Unavailable(f"could not read the log: {error}") from error
+            what = "could not read the log"
+            raise refused(error, what) or Unavailable(f"{what}: {error}") from error
         if batches:
             self._answered_s = time.monotonic()
         elif time.monotonic() - self._answered_s > PROBE_INTERVAL_S:
@@ -92,17 +92,14 @@ class KafkaPartitionReader(_Reader):
 
     def __init__(
         self,
-        servers: str,
-        client_id: str,
+        brokers: Brokers,
         *,
         topic: str,
         partition: int,
         isolation: str = COMMITTED,
     ) -> None:
         self._partition = TopicPartition(topic, partition)
-        super().__init__(
-            servers, client_id, partitions=[self._partition], reset="none", isolation=isolation
-        )
+        super().__init__(brokers, partitions=[self._partition], reset="none", isolation=isolation)
         self.seek(self.log_start())
 
     def seek(self, offset: int) -> None:
@@ -138,15 +135,14 @@ class KafkaTopicReader(_Reader):
 
     def __init__(
         self,
-        servers: str,
-        client_id: str,
+        brokers: Brokers,
         *,
         topic: str,
         partitions: int,
         start: Mapping[int, int] | None,
     ) -> None:
         assigned = [TopicPartition(topic, number) for number in range(partitions)]
-        super().__init__(servers, client_id, partitions=assigned, reset="earliest")
+        super().__init__(brokers, partitions=assigned, reset="earliest")
         origins = self._stable_ends() if start is None else self._log_starts()
         for partition, origin in origins.items():
             wanted = origin if start is None else start.get(partition.partition, origin)

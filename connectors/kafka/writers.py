@@ -8,7 +8,8 @@ from typing import Any, Final, TypeVar
 from kafka import KafkaProducer, errors
 
 from connectors.errors import Backpressure, DeadlineExceeded, Fenced, Unavailable
-from connectors.kafka.client import ANSWER_TIMEOUT_S, CLOSE_TIMEOUT_S, connect, translated
+from connectors.kafka.client import ANSWER_TIMEOUT_S, CLOSE_TIMEOUT_S, Brokers, connect, translated
+from connectors.kafka.refusals import refused
 from connectors.metrics import RECORDS_UNACKNOWLEDGED
 from connectors.ports import LogPosition, Outgoing
 
@@ -39,12 +40,11 @@ _Result = TypeVar("_Result")
 class KafkaLogWriter:
     """`connectors.ports.LogWriter`; any thread may send."""
 
-    def __init__(self, servers: str, client_id: str) -> None:
+    def __init__(self, brokers: Brokers) -> None:
         self._room = threading.BoundedSemaphore(IN_FLIGHT_MAX)
         self._producer: Any = connect(
             KafkaProducer,
-            servers,
-            client_id=client_id,
+            brokers,
             enable_idempotence=True,
             batch_size=BATCH_BYTES,
             max_block_ms=int(ANSWER_TIMEOUT_S * 1000),
@@ -67,17 +67,18 @@ class KafkaLogWriter:
             settled()
             future.set_result(_position(metadata))
 
-        def refused(error: BaseException) -> None:
+        def failed(error: BaseException) -> None:
             settled()
-            future.set_exception(Unavailable(f"{record.topic}: not acknowledged: {error}"))
+            what = f"{record.topic}: not acknowledged"
+            future.set_exception(refused(error, what) or Unavailable(f"{what}: {error}"))
 
         try:
             sent = _send(self._producer, record)
         except errors.KafkaError as error:
-            refused(error)
+            failed(error)
         else:
             sent.add_callback(acknowledged)
-            sent.add_errback(refused)
+            sent.add_errback(failed)
         return future
 
     def flush(self, timeout_s: float) -> None:
@@ -93,14 +94,13 @@ class KafkaLogWriter:
 class KafkaTransactionalWriter:
     """`connectors.ports.TransactionalWriter`, for one thread."""
 
-    def __init__(self, servers: str, client_id: str, transactional_id: str) -> None:
+    def __init__(self, brokers: Brokers, transactional_id: str) -> None:
         self._id = transactional_id
         self._fenced = False
-        self._committing = ThreadPoolExecutor(1, thread_name_prefix=f"{client_id}-commits")
+        self._committing = ThreadPoolExecutor(1, thread_name_prefix=f"{brokers.client_id}-commits")
         self._producer: Any = connect(
             KafkaProducer,
-            servers,
-            client_id=client_id,
+            brokers,
             transactional_id=transactional_id,
             batch_size=TRANSACTION_BATCH_BYTES,
             linger_ms=TRANSACTION_LINGER_MS,
@@ -140,7 +140,7 @@ class KafkaTransactionalWriter:
             self._fenced = True
             raise Fenced(f"{self._id} was taken over: {error}") from error
         except errors.KafkaError as error:
-            raise DeadlineExceeded(
+            raise refused(error, self._id) or DeadlineExceeded(
                 f"{self._id}: the commit's outcome is unknown: {error}"
             ) from error
 
