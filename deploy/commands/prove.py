@@ -6,8 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
-from deploy.commands.common import read_settings
-
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
@@ -15,6 +13,7 @@ if TYPE_CHECKING:
     from deploy.prove.plan import RoundPlan
     from deploy.prove.report import Kept
     from deploy.prove.rounds import Progress, Wanted
+    from deploy.settings import Settings
 
 EXIT_BROKEN: Final = 1
 _QUICK: Final = {"parts": 2_000, "faults": 12}
@@ -104,7 +103,7 @@ def _run(wanted: "Wanted", folder: Path) -> "dict[str, Any]":
     from deploy.prove.proof import prove as run_proof
     from deploy.prove.stage import Stage
 
-    settings = read_settings()
+    settings = _settings(folder)
     own_servers = settings.kafka_bootstrap_servers is None and settings.redis is None
     columns = (
         TextColumn("{task.description}"),
@@ -123,6 +122,17 @@ def _run(wanted: "Wanted", folder: Path) -> "dict[str, Any]":
         )
 
 
+def _settings(folder: Path) -> "Settings":
+    """The settings of the environment; this process's log goes beside the rounds, not on bars."""
+    from deploy.logs import configure_logs
+    from deploy.settings import Settings
+
+    settings = Settings.read()
+    folder.mkdir(parents=True, exist_ok=True)
+    configure_logs(settings.log_level, process="hololine", path=folder / "prove.log")
+    return settings
+
+
 class _Terminal:
     """Bars for parts and faults of the whole proof; findings so far stand beside them."""
 
@@ -137,6 +147,7 @@ class _Terminal:
     def begun(self, plan: "RoundPlan", *, planned: int) -> None:
         """See `deploy.prove.proof.Audience`."""
         self._round = f"round {plan.number} of {planned}, {plan.name}"
+        self._bars.update(self._parts, doing=f"{self._round}: the line starts")
 
     def progress(self, progress: "Progress") -> None:
         """See `deploy.prove.proof.Audience`."""
