@@ -34,12 +34,13 @@ def run(stage: "Stage", plan: "RoundPlan", tell: "Callable[[Progress], None]") -
     """The load goes on while no replica answers; then they do, and everything is answered."""
     from inference import serve
 
-    line = proof_line(partitions=2, late_horizon_ms=3_600_000)
+    line = proof_line(partitions=2)
     as_json, models = line.model_dump(mode="json", by_alias=True), [stage.deploy_judge()]
     seconds = stage.wanted.soak_minutes * 60
     with ExitStack() as exits:
         up = exits.enter_context(stage.line_up(line, plan))
-        load = exits.enter_context(Loading(up, seed=plan.seed, parts=1, rate=RATE))
+        parts = int(RATE * seconds)
+        load = exits.enter_context(Loading(up, seed=plan.seed, parts=parts, rate=RATE))
         began_ms = now_ms()
         models.append(secrets.token_hex(32))
         serve.swap({MODEL: models[-1], STALLED: "1"})
