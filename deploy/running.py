@@ -13,7 +13,7 @@ from deploy.embedded import Addresses, EmbeddedStack
 from deploy.embedded.ray_server import CLIENT_ENV
 from deploy.embedded.server import free_port
 from deploy.line_file import load_line
-from deploy.settings import Settings
+from deploy.settings import Settings, masked
 from deploy.supervisor import (
     WORKER,
     Supervisor,
@@ -85,6 +85,7 @@ def bring_up(
     """
     line = load_line(line_path)
     _check_workers(line, workers)
+    _check_security(settings)
     folder = settings.data_folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     refuse_second(folder)
@@ -119,6 +120,15 @@ def _check_workers(line: Line, workers: int) -> None:
             "topics.partitions",
             f"is {partitions}, and a worker takes {PARTITIONS_MAX} at most: "
             f"start {-(-partitions // PARTITIONS_MAX)} with --workers",
+        )
+
+
+def _check_security(settings: Settings) -> None:
+    if settings.kafka_bootstrap_servers is None and settings.kafka_protocol != "PLAINTEXT":
+        raise Poison(
+            "HOLOLINE_KAFKA_PROTOCOL",
+            f"is {settings.kafka_protocol}, and the embedded broker speaks PLAINTEXT on loopback: "
+            "name your brokers in KAFKA_BOOTSTRAP_SERVERS, or unset it",
         )
 
 
@@ -194,7 +204,7 @@ def _resolved(settings: Settings, addresses: Addresses, *, virtual_plant: bool) 
 
 def _addresses(running: RunningLine) -> Json:
     settings = running.settings
-    return {
+    addresses = {
         "kafka_bootstrap_servers": settings.kafka_bootstrap_servers,
         "redis_url": settings.redis,
         "ray_address": settings.ray_address,
@@ -205,6 +215,7 @@ def _addresses(running: RunningLine) -> Json:
         "sink_endpoint": running.sink_endpoint,
         "page": running.page,
     }
+    return {name: address and masked(address) for name, address in addresses.items()}
 
 
 def _scale(supervisor: Supervisor, request: Json) -> Json:

@@ -10,8 +10,9 @@ from connectors.cloudevents import headers_of
 from connectors.errors import Poison
 from connectors.line import Line
 from connectors.ports import Log, LogRecord, Outgoing, PayloadStore, TopicSpec
+from connectors.tls import TlsFiles
 from deploy.control import read_state, running_folder
-from deploy.settings import Settings
+from deploy.settings import MASK, Settings, variable
 from inference.registry import BundleRegistry
 from ingest.store import JoinStore, RedisJoinStore
 
@@ -25,12 +26,24 @@ _POLL_LIMIT: Final = 1000
 
 
 def running_settings(settings: Settings) -> Settings:
-    """`settings`, and what they do not name as it is on the line that is up here, if one is."""
+    """`settings`, and what they do not name as it is on the line that is up here, if one is.
+
+    Raises:
+        Poison: An address of the line holds a secret, which its state does not keep; names it.
+    """
     folder = running_folder(settings.data_folder)
     state = read_state(folder) or {}
     addresses: dict[str, str] = state.get("addresses", {})
     names = Settings.model_fields.keys() & addresses.keys()
     absent = {name: addresses[name] for name in names if not getattr(settings, name)}
+    absent.pop("redis_url", None)  # nothing but the line's own workers speaks with it
+    for name, address in absent.items():
+        if address is not None and MASK in address:
+            raise Poison(
+                variable(name),
+                "holds a password on the line that is up, which its state.json does not keep: set "
+                "it here as it was set for `hololine up`",
+            )
     return Settings.model_validate(dict(settings) | absent | {"data_folder": folder})
 
 
@@ -48,9 +61,23 @@ def make_log(settings: Settings) -> Log:
     Raises:
         Poison: No broker is named and no line is up; says what to do.
     """
-    from connectors.kafka import KafkaLog
+    from connectors.kafka import KafkaLog, KafkaSecurity
 
-    return KafkaLog(_named(settings.kafka_bootstrap_servers, "KAFKA_BOOTSTRAP_SERVERS"))
+    servers = _named(settings.kafka_bootstrap_servers, "KAFKA_BOOTSTRAP_SERVERS")
+    password = settings.kafka_password
+    security = KafkaSecurity(
+        protocol=settings.kafka_protocol,
+        tls=TlsFiles(
+            settings="HOLOLINE_KAFKA",
+            ca=settings.kafka_ca,
+            certificate=settings.kafka_certificate,
+            key=settings.kafka_key,
+        ),
+        mechanism=settings.kafka_sasl_mechanism,
+        username=settings.kafka_username or "",
+        password="" if password is None else password.get_secret_value(),
+    )
+    return KafkaLog(servers, security=security)
 
 
 def make_store(settings: Settings) -> PayloadStore:
@@ -67,7 +94,13 @@ def make_join_stores(settings: Settings, line: Line) -> Callable[[int], JoinStor
         Poison: No Redis is named and no line is up; says what to do.
     """
     url = _named(settings.redis, "REDIS_URL")
-    return lambda partition: RedisJoinStore(url, f"{line.name}.p{partition}")
+    tls = TlsFiles(
+        settings="HOLOLINE_REDIS",
+        ca=settings.redis_ca,
+        certificate=settings.redis_certificate,
+        key=settings.redis_key,
+    )
+    return lambda partition: RedisJoinStore(url, f"{line.name}.p{partition}", tls=tls)
 
 
 def join_ray(settings: Settings) -> None:

@@ -13,10 +13,9 @@ from typing import Any, Final, Protocol
 
 import msgpack
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
-from connectors.errors import Fenced, Gap, Poison
+from connectors.errors import Fenced, Gap
+from connectors.tls import TlsFiles
 from ingest.events import (
     AliasEvent,
     Event,
@@ -26,6 +25,7 @@ from ingest.events import (
     TickEvent,
 )
 from ingest.joiner import Capture
+from ingest.redis_client import REDIS_TLS, check_server, connected, refused, translated
 
 _LUA: Final = Path(__file__).parent / "lua"
 _SCRIPTS: Final = (
@@ -185,16 +185,17 @@ class RedisJoinStore:
         url: Address of the server, such as ``redis://127.0.0.1:6379/0``.
         slot: Hash tag, ``<site>.<area>.<line>.p<N>``: all keys lie in one cluster slot.
         timeout_s: Bound of every call.
+        tls: Certificates, when `url` begins with ``rediss://``.
+
+    Raises:
+        Gap: The server does not answer.
+        Poison: It refuses us, or we it; names the setting.
     """
 
-    def __init__(self, url: str, slot: str, *, timeout_s: float = 5.0) -> None:
-        self._redis: Any = redis.Redis.from_url(
-            url,
-            retry=Retry(NoBackoff(), 0),
-            socket_timeout=timeout_s,
-            socket_connect_timeout=timeout_s,
-            single_connection_client=True,
-        )
+    def __init__(
+        self, url: str, slot: str, *, timeout_s: float = 5.0, tls: TlsFiles = REDIS_TLS
+    ) -> None:
+        self._redis: Any = connected(url, timeout_s=timeout_s, tls=tls)
         self._keys = [f"hololine:{{{slot}}}:{key}" for key in _KEYS]
         self._shas: dict[str, str] = {}
         self._token = ""
@@ -204,11 +205,12 @@ class RedisJoinStore:
 
     def takeover(self, token: str) -> Slot | None:
         """See `JoinStore.takeover`."""
-        _check_server(self._redis)
+        check_server(self._redis)
         prelude = (_LUA / "prelude.lua").read_text()
         for name in _SCRIPTS:
             source = prelude + (_LUA / f"{name}.lua").read_text()
-            self._shas[name] = self._redis.script_load(source)
+            with translated("takeover"):
+                self._shas[name] = self._redis.script_load(source)
         self._token = token
         held = self._run("takeover", token)
         if held is None:
@@ -238,7 +240,8 @@ class RedisJoinStore:
         if self._owed:
             self._owed.clear()
             self._redis.connection.disconnect()  # what is owed must not answer for what follows
-        self._redis.delete(*self._keys)
+        with translated("wipe"):
+            self._redis.delete(*self._keys)
 
     def lease(self, limit: int) -> tuple[list[Leased], int]:
         """See `JoinStore.lease`."""
@@ -310,7 +313,7 @@ class RedisJoinStore:
         try:
             self._redis.connection.send_command("EVALSHA", sha, len(keys), *keys, *arguments)
         except redis.exceptions.RedisError as error:
-            raise Gap(f"{name}: Redis did not take the call: {error}") from error
+            raise refused(error) or Gap(f"{name}: Redis did not take it: {error}") from error
 
     def _answer(self, name: str) -> Any:
         """What the script answered.
@@ -323,9 +326,9 @@ class RedisJoinStore:
             raise Gap(f"{name}: Redis has lost its scripts") from error
         except redis.exceptions.ResponseError as error:
             self.wipe()
-            raise Gap(f"{name}: script failed, slot wiped: {error}") from error
+            raise refused(error) or Gap(f"{name}: script failed, slot wiped: {error}") from error
         except redis.exceptions.RedisError as error:
-            raise Gap(f"{name}: Redis did not answer: {error}") from error
+            raise refused(error) or Gap(f"{name}: Redis did not answer: {error}") from error
 
 
 def _checked(name: str, reply: Sequence[Any]) -> list[Any]:
@@ -343,20 +346,3 @@ def _choice(answer: int | bytes, offered: bytes) -> Choice:
     if isinstance(answer, bytes):
         return Choice(verdict=answer)
     return Choice(verdict=None if answer else offered)
-
-
-def _check_server(client: Any) -> None:
-    """The server never forgets a key on its own.
-
-    Raises:
-        Poison: `maxmemory-policy` would evict keys; names the setting and the remedy.
-        Gap: Redis did not answer.
-    """
-    try:
-        policy = client.config_get("maxmemory-policy").get("maxmemory-policy", "noeviction")
-    except redis.exceptions.ResponseError:
-        return  # managed servers hide CONFIG; `seq` still notices a lost key
-    except redis.exceptions.RedisError as error:
-        raise Gap(f"takeover: Redis did not answer: {error}") from error
-    if policy != "noeviction":
-        raise Poison("maxmemory-policy", f"is {policy}; set it to noeviction on the Redis server")
