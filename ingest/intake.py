@@ -61,16 +61,18 @@ class Intake:
         self._policies = policies
 
     def read(self, record: LogRecord) -> Event:
-        """The event that `record` is; a `RefusedEvent` when it is none."""
+        """The event that `record` is; a `RefusedEvent` when it is none.
+
+        Raises:
+            Poison: The broker refuses to show a policy: no fault of the record, which stays.
+        """
         try:
-            return self._event(record, self._checked(record))
+            message = self._checked(record)
+            if not isinstance(message, PolicyChange):
+                return self._event(record, message)
         except Poison as error:
-            return RefusedEvent(
-                offset=record.offset,
-                logged_at_ms=record.timestamp_ms,
-                field=error.field[:128],
-                reason=error.reason[:512],
-            )
+            return _refused(record, error)
+        return self._policy_change(record, message)
 
     def _checked(self, record: LogRecord) -> Message:
         raw = record.value or b""
@@ -97,15 +99,19 @@ class Intake:
                 return ForceEvent(**at, part=self._part(record, message.part))
             case Tick():
                 return TickEvent(**at, log_start=message.log_start)
-            case PolicyChange():
-                policy = self._policies.find(message.policy_digest)
-                if policy is None:
-                    raise Poison(
-                        "policy_digest", "no operator published this policy; run hololine up"
-                    )
-                body = policy.to_bytes().decode()
-                return PolicyEvent(**at, digest=policy.digest, body=body)
         raise AssertionError(message)
+
+    def _policy_change(self, record: LogRecord, message: PolicyChange) -> Event:
+        policy = self._policies.find(message.policy_digest)
+        if policy is None:
+            unknown = Poison("policy_digest", "no operator published this policy; run hololine up")
+            return _refused(record, unknown)
+        return PolicyEvent(
+            offset=record.offset,
+            logged_at_ms=record.timestamp_ms,
+            digest=policy.digest,
+            body=policy.to_bytes().decode(),
+        )
 
     def _part(self, record: LogRecord, part: PartKey) -> str:
         """The part's key, once it is sure that the record lies where all of the part's do."""
@@ -138,6 +144,15 @@ class Intake:
             body=_item_of(record, message),
             gap_ids=message.gap_ids,
         )
+
+
+def _refused(record: LogRecord, error: Poison) -> RefusedEvent:
+    return RefusedEvent(
+        offset=record.offset,
+        logged_at_ms=record.timestamp_ms,
+        field=error.field[:128],
+        reason=error.reason[:512],
+    )
 
 
 def _item_of(record: LogRecord, message: StationRecord) -> str:

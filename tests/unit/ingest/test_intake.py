@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from connectors.errors import Poison
 from connectors.line import Line, Modality, Station
 from connectors.memory_scorer import HashScorer
 from connectors.messages import (
@@ -106,6 +107,22 @@ def test_a_valid_record_becomes_a_capture() -> None:
 def test_a_tick_needs_no_key() -> None:
     """Ticks are written by explicit partition."""
     assert isinstance(read(Tick(log_start=3).to_bytes(), key=None), TickEvent)
+
+
+def test_what_the_broker_refuses_is_no_fault_of_a_policy_change() -> None:
+    """The process ends on it; a letter would leave the line under the old policy for good."""
+
+    class Forbidden:
+        def find(self, digest: str) -> object:
+            raise Poison("topic", f"no right to read {digest}")
+
+    intake = Intake(line=LINE, partitions=PARTITIONS, policies=Forbidden())  # type: ignore[arg-type]
+    raw = json.dumps({"kind": "policy", "policy_digest": "0" * 64}).encode()
+    record = LogRecord(
+        topic="t", partition=0, offset=7, timestamp_ms=10**12, key=None, value=raw, headers=()
+    )
+    with pytest.raises(Poison, match="no right"):
+        intake.read(record)
 
 
 @pytest.mark.parametrize(
