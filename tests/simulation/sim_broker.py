@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
+from sim_workloads import RECORDS
+
 from connectors.errors import DeadlineExceeded, Fenced, HololineError, Unavailable
 from connectors.memory import MemoryLog
 from connectors.memory.log import MemoryTransactionalWriter
@@ -45,11 +47,21 @@ class Broker(MemoryLog):
         self.on_their_way: dict[str, SimTransactionalWriter] = {}
         self.owner: SimMember | None = None
         self.committed: list[Committed] = []
+        self.records: list[LogRecord] = []
+        """Everything that was ever in the records log, what retention took included."""
 
     def append(self, record: Outgoing, transaction: Transaction | None = None) -> LogPosition:
         """See `MemoryLog.append`."""
         self._world.activity += 1
-        return super().append(record, transaction)
+        position = super().append(record, transaction)
+        if record.topic == RECORDS:
+            self.records += self.partition(RECORDS, 0).read(position.offset, 1)[0]
+        return position
+
+    def trim(self) -> None:
+        """Retention deletes the records below the committed watermark."""
+        if self.committed:
+            self.delete_before(RECORDS, 0, self.committed[-1].offset)
 
     def take_over(self, transactional_id: str, writer: MemoryTransactionalWriter) -> None:
         """A commit that is on its way lands; then see `MemoryLog.take_over`."""

@@ -28,7 +28,7 @@ def violations(world: World) -> Counter[str]:
 def expected_of(world: World) -> Expected:
     """What must have been said, by the records log and by what was in force at its start."""
     oracle = Oracle(BODIES, world.broker.committed[0].metadata)
-    return oracle.read(world.broker.visible(LINE.topic("records")))
+    return oracle.read(world.broker.records)
 
 
 def compared(
@@ -43,7 +43,7 @@ def compared(
 
 def _is_stale(world: World) -> bool:
     """Whether at rest the server does not hold what the log says, and nobody has noticed."""
-    last = world.broker.visible(LINE.topic("records"))[-1].offset
+    last = world.broker.records[-1].offset
     state = world.server.state
     return state.token is None or state.applied != last
 

@@ -15,6 +15,7 @@ DEAF: Final = "deaf"  # the effect is done; its caller gets an error all the sam
 PAUSE: Final = (
     "pause"  # a successor runs for so many effects (0: until quiet), then this one goes on
 )
+STOP: Final = "stop"  # the process is told to stop: it ends in good order after its round
 LOSE: Final = "lose"  # the join's server loses everything
 ROLLBACK: Final = "rollback"  # the join's server is as it was so many calls ago
 TORN: Final = "torn"  # a transaction is acknowledged as committed, and aborted
@@ -138,7 +139,7 @@ def kinds_at(name: str, *, errors: bool = True) -> list[str]:
     """
     kinds = [PAUSE]
     if name not in PURE:
-        kinds.append(CRASH)
+        kinds += [CRASH, STOP]
     if name not in PURE and (errors or not name.startswith("store.")):
         kinds += [MUTE, DEAF]
     if name.startswith("store."):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from greenlet import getcurrent, greenlet
 from sim_broker import ProcessLog, SimWriter
-from sim_plan import CRASH, DEAF, MUTE, PAUSE, Fault
+from sim_plan import CRASH, DEAF, MUTE, PAUSE, STOP, Fault
 from sim_server import SimStore
 
 from connectors.clock import ManualClock
@@ -155,6 +155,7 @@ class Process:
     number: int
     budget: int | None = None
     dead: bool = False
+    stopping: bool = False
     quiet_at: int = -1
     idle_rounds: int = 0
     seen_activity: int = -1
@@ -209,6 +210,8 @@ class Process:
         elif fault.kind == CRASH:
             self.dead = True
             raise Dead
+        elif fault.kind == STOP:
+            self.stopping = True
         elif fault.kind == MUTE:
             raise _error(name)
         else:
@@ -257,7 +260,7 @@ class Process:
                 clock=ProcessClock(world.clock, self.number),
                 instance="w",
             )
-            worker.run(_Never())  # type: ignore[arg-type]
+            worker.run(_Stop(self))  # type: ignore[arg-type]
         except (Dead, HololineError):
             pass
         except Exception as error:  # noqa: BLE001 - the process ends on it, and the run tells
@@ -265,11 +268,14 @@ class Process:
         self.dead = True
 
 
-class _Never:
-    """A stop that never comes."""
+class _Stop:
+    """The process's own stop event."""
+
+    def __init__(self, process: Process) -> None:
+        self._process = process
 
     def is_set(self) -> bool:
-        return False
+        return self._process.stopping
 
 
 def _error(name: str) -> HololineError:

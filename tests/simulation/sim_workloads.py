@@ -24,8 +24,12 @@ from connectors.ports import Outgoing
 DEADLINE_MS: Final = 1_000
 HORIZON_MS: Final = 1_000
 
+TRIM: Final = "trim"
+"""In a stage: retention deletes what lies below the committed watermark."""
+
 Send = Callable[[int], Outgoing]
-Stage = Sequence[Send | float]
+Step = Send | float | str
+Stage = Sequence[Step]
 
 _REF: Final = PayloadRef(uri="sha256/00", sha256="0" * 64, size_bytes=1, media_type="image/png")
 
@@ -176,6 +180,15 @@ WORKLOADS: Final = {
             ),
         ),
         Workload(
+            name="trimmed",  # retention has deleted what a rolled-back server wants to go on from
+            stages=(
+                [capture("a", "rgb"), capture("a", "scan")],
+                [BEYOND_S, tick],
+                [2.1, capture("b", "rgb")],
+                [TRIM, capture("c", "rgb"), capture("b", "scan"), capture("c", "scan")],
+            ),
+        ),
+        Workload(
             name="letters",  # two letters, and a part that no model can judge
             stages=(
                 [rubbish, capture("poison", "rgb"), capture("poison", "scan")],
@@ -206,7 +219,7 @@ def random_workload(seed: int) -> Workload:
     """A longer one: several parts, some complete, some short, late, retaken, repeated, broken."""
     rng = random.Random(seed)
     ids = [f"p{number}" for number in range(rng.randint(2, 6))] + ["poison"]
-    steps: list[Send | float] = []
+    steps: list[Step] = []
     for _ in range(rng.randint(6, 24)):
         part_id = rng.choice(ids)
         steps.append(

@@ -156,6 +156,8 @@ class World:
         for step in self._stages.pop(0):
             if isinstance(step, float):
                 self.clock.advance_s(step)
+            elif isinstance(step, str):
+                self.broker.trim()
             else:
                 self._last_sent = step(self.clock.now_ns())
                 self.broker.append(self._last_sent)
