@@ -63,6 +63,29 @@ class Latency:
     """The same to the verdict's own broker timestamp, before its transaction was committed."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LineReport:
+    """What the line reaches on this machine, scoring and payloads left out."""
+
+    throughput: tuple[Throughput, ...]
+    median_records_a_second: int
+    latency: Latency
+
+
+def measure_line(
+    servers: Servers, *, records: int, runs: int, seconds: float, tell: Callable[[str], None]
+) -> LineReport:
+    """Both measurements; see `measure_throughput` and `measure_latency`."""
+    throughput = tuple(measure_throughput(servers, records=records, tell=tell) for _ in range(runs))
+    return LineReport(
+        throughput=throughput,
+        median_records_a_second=round(
+            statistics.median(each.records_a_second for each in throughput)
+        ),
+        latency=measure_latency(servers, seconds=seconds, tell=tell),
+    )
+
+
 def measure_throughput(
     servers: Servers, *, records: int, tell: Callable[[str], None]
 ) -> Throughput:
