@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
@@ -105,6 +107,7 @@ def _run(wanted: "Wanted", folder: Path) -> "dict[str, Any]":
 
     settings = _settings(folder)
     own_servers = settings.kafka_bootstrap_servers is None and settings.redis is None
+    plans = plan_rounds(wanted, own_servers=own_servers)
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -116,9 +119,9 @@ def _run(wanted: "Wanted", folder: Path) -> "dict[str, Any]":
         return run_proof(
             wanted,
             folder=folder,
-            plans=plan_rounds(wanted, own_servers=own_servers),
+            plans=plans,
             stage=lambda: Stage(wanted=wanted, settings=settings, folder=folder),
-            audience=_Terminal(bars, wanted),
+            audience=_Terminal(bars, plans),
         )
 
 
@@ -136,10 +139,11 @@ def _settings(folder: Path) -> "Settings":
 class _Terminal:
     """Bars for parts and faults of the whole proof; findings so far stand beside them."""
 
-    def __init__(self, bars: "Bars", wanted: "Wanted") -> None:
+    def __init__(self, bars: "Bars", plans: "Sequence[RoundPlan]") -> None:
+        parts, faults = (sum(p.parts for p in plans), sum(p.faults for p in plans))
         self._bars = bars
-        self._parts = bars.add_task("parts", total=wanted.parts, doing="starting servers")
-        self._faults = bars.add_task("faults", total=wanted.faults, doing="0 findings")
+        self._parts = bars.add_task("parts", total=parts, doing="servers start")
+        self._faults = bars.add_task("faults", total=faults, doing="0 findings")
         self._base: dict[TaskID, int] = {self._parts: 0, self._faults: 0}
         self._findings = 0
         self._round = ""

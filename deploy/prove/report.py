@@ -26,6 +26,9 @@ NOT_COVERED: Final = (
     "Loss of acknowledged Kafka data, retention shorter than the outage, a changed partition "
     "count, a deleted payload."
 )
+_SERVERS: Final = ("kafka", "redis")
+"""Their clients are packages of nearly the same names."""
+
 HOLDS, BROKEN, NOT_PROVEN, UNFINISHED = "holds", "broken", "not proven", "unfinished"
 
 Json = dict[str, Any]
@@ -286,7 +289,7 @@ def _rss(proof: Sequence[Kept]) -> list[Json]:
 def _versions(kept: Sequence[Kept]) -> dict[str, str]:
     told: dict[str, set[str]] = defaultdict(set)
     for name, version in chain.from_iterable(each.done.versions.items() for each in kept):
-        told[name].add(version)
+        told[f"{name} server" if name in _SERVERS else name].add(version)
     return {name: ", ".join(sorted(versions)) for name, versions in sorted(told.items())}
 
 
