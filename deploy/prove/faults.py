@@ -225,7 +225,8 @@ def _connections_drop(scene: Scene) -> str:
 def _connections_freeze(scene: Scene) -> str:
     which: Which = scene.random.choice(("kafka", "redis"))
     frozen_s = scene.random.uniform(0.5, 8.0)
-    scene.servers.freeze_connections(which, frozen_s)
+    with scene.servers.frozen(which):
+        time.sleep(frozen_s)
     return f"{which}, half-open for {frozen_s:.1f} s"
 
 

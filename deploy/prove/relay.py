@@ -1,8 +1,8 @@
 """TCP relays before the servers of a proof: connections that drop, freeze or lag at command.
 
-Run as ``python -m deploy.prove.relay PORT=HOST:PORT ...``; each line of stdin is a JSON object:
-``{"ports": [..], "do": "drop"}``, ``{"ports": [..], "do": "freeze", "seconds": 3}`` or
-``{"ports": [..], "do": "lag", "seconds": 0.05}``. The end of stdin ends it.
+Run as ``python -m deploy.prove.relay PORT=HOST:PORT ...``; each line of stdin is a JSON object,
+``{"ports": [..], "do": "drop"}`` for example; what can be done is in `DEEDS`. The end of stdin
+ends it.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import json
 import socket
 import struct
 import sys
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 LOOPBACK: Final = "127.0.0.1"
@@ -31,8 +32,8 @@ class Relay:
         self._host, _, behind = target.rpartition(":")
         self._behind = int(behind)
         self._open: set[asyncio.StreamWriter] = set()
-        self._flowing = asyncio.Event()
-        self._flowing.set()
+        self._gate = _open_gate()
+        self._held: list[asyncio.Event] = []
         self._lag_s = 0.0
 
     async def listen(self) -> asyncio.Server:
@@ -47,11 +48,24 @@ class Relay:
                 raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
             writer.transport.abort()
 
-    async def freeze(self, seconds: float) -> None:
-        """Nothing flows for so long, in connections that stay open."""
-        self._flowing.clear()
-        await asyncio.sleep(seconds)
-        self._flowing.set()
+    def freeze(self) -> None:
+        """Nothing flows, in connections that stay open and in new ones."""
+        self._gate.clear()
+
+    def hold(self) -> None:
+        """Nothing flows in the connections that are open now; new ones are not touched.
+
+        What a process sent before its end arrives when `flow` says so, after its heir's.
+        """
+        self._gate.clear()
+        self._held.append(self._gate)
+        self._gate = _open_gate()
+
+    def flow(self) -> None:
+        """Everything flows again."""
+        for gate in (*self._held, self._gate):
+            gate.set()
+        self._held.clear()
 
     def lag(self, seconds: float) -> None:
         """From now on each piece takes so much longer."""
@@ -65,27 +79,44 @@ class Relay:
             return
         pair = {writer, behind_writer}
         self._open |= pair
+        gate = self._gate
+        pumps = [
+            asyncio.ensure_future(self._pump(reader, behind_writer, gate)),
+            asyncio.ensure_future(self._pump(behind_reader, writer, gate)),
+        ]
         try:
-            await asyncio.wait(
-                [
-                    asyncio.ensure_future(self._pump(reader, behind_writer)),
-                    asyncio.ensure_future(self._pump(behind_reader, writer)),
-                ],
-                return_when=asyncio.FIRST_COMPLETED,
-            )
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._open -= pair
             for each in pair:
                 each.close()
+        await asyncio.wait(pumps)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, gate: asyncio.Event
+    ) -> None:
         with contextlib.suppress(OSError):
             while piece := await reader.read(_CHUNK_BYTES):
-                await self._flowing.wait()
+                await gate.wait()
                 if self._lag_s:
                     await asyncio.sleep(self._lag_s)
                 writer.write(piece)
                 await writer.drain()
+
+
+def _open_gate() -> asyncio.Event:
+    gate = asyncio.Event()
+    gate.set()
+    return gate
+
+
+DEEDS: Final[Mapping[str, Callable[[Relay, dict[str, Any]], None]]] = {
+    "drop": lambda relay, _: relay.drop(),
+    "freeze": lambda relay, _: relay.freeze(),
+    "hold": lambda relay, _: relay.hold(),
+    "flow": lambda relay, _: relay.flow(),
+    "lag": lambda relay, command: relay.lag(command["seconds"]),
+}
 
 
 async def run(targets: dict[int, str]) -> None:
@@ -99,25 +130,10 @@ async def run(targets: dict[int, str]) -> None:
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin
     )
-    frozen: set[asyncio.Task[None]] = set()
     while line := await stdin.readline():
         command = json.loads(line)
         for port in command["ports"]:
-            task = _obey(relays[port], command)
-            if task is not None:
-                frozen.add(task)
-                task.add_done_callback(frozen.discard)
-
-
-def _obey(relay: Relay, command: dict[str, Any]) -> asyncio.Task[None] | None:
-    match command["do"]:
-        case "drop":
-            relay.drop()
-        case "lag":
-            relay.lag(command["seconds"])
-        case "freeze":
-            return asyncio.ensure_future(relay.freeze(command["seconds"]))
-    return None
+            DEEDS[command["do"]](relays[port], command)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,8 @@ import shutil
 import subprocess
 import sys
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -131,10 +132,35 @@ class Servers:
         """Every connection to these servers is reset."""
         self._tell(which, do="drop")
 
-    def freeze_connections(self, which: Which, seconds: float) -> None:
-        """Nothing flowed for so long, in connections that stayed open."""
-        self._tell(which, do="freeze", seconds=seconds)
-        time.sleep(seconds)
+    @contextmanager
+    def frozen(self, which: Which) -> Iterator[None]:
+        """Meanwhile nothing flows, in connections that stay open and in new ones."""
+        self._tell(which, do="freeze")
+        try:
+            yield
+        finally:
+            self._tell(which, do="flow")
+
+    @contextmanager
+    def held(self, which: Which) -> Iterator[None]:
+        """Meanwhile nothing flows in the connections that are open now; new ones are not touched.
+
+        What was sent before arrives at the end, also from processes that are dead by then.
+        """
+        self._tell(which, do="hold")
+        try:
+            yield
+        finally:
+            self._tell(which, do="flow")
+
+    @contextmanager
+    def lagging(self, which: Which, seconds: float) -> Iterator[None]:
+        """Meanwhile each piece takes so much longer."""
+        self._tell(which, do="lag", seconds=seconds)
+        try:
+            yield
+        finally:
+            self._tell(which, do="lag", seconds=0.0)
 
     def _start(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
