@@ -136,6 +136,18 @@ class _Manager(KafkaConnectionManager):
         if (refusal := self._refusals.get(node_id)) is not None:
             raise refusal
 
+    async def _build_transport(self, node: Any, timeout_at: float | None = None) -> Any:
+        transport = await super()._build_transport(node, timeout_at=timeout_at)
+        receive = transport._sock_recv  # noqa: SLF001 - has no public equivalent
+
+        def receive_all() -> tuple[bytes, errors.KafkaError | None]:
+            """What came before the end of the stream counts: a broker's last word is why."""
+            data, error = receive()
+            return data, None if data else error
+
+        transport._sock_recv = receive_all  # noqa: SLF001 - same
+        return transport
+
     def _remember(self, node_id: Any, error: BaseException) -> None:
         if (refusal := lasting(error)) is not None:
             self._refusals[node_id] = refusal

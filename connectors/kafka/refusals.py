@@ -29,7 +29,7 @@ def refused(error: BaseException, what: str) -> Poison | None:
         if isinstance(cause, ssl.SSLError) and (poison := KAFKA_TLS.distrust(cause)) is not None:
             return poison
     for cause in causes:
-        if (kind := _RIGHTS.get(type(cause))) is not None:
+        if (kind := _right(cause)) is not None:
             return _right_missing(kind, cause, what)
         if isinstance(cause, errors.UnsupportedSaslMechanismError):
             return Poison("HOLOLINE_KAFKA_SASL_MECHANISM", f"the brokers do not offer it: {cause}")
@@ -53,8 +53,16 @@ def lasting(error: BaseException) -> errors.KafkaError | None:
     return refusal
 
 
+def _right(error: BaseException) -> str | None:
+    """What it refuses a right to; the library keeps no more of some errors than their name."""
+    if type(error) is errors.KafkaError:
+        return next((kind for each, kind in _RIGHTS.items() if each.__name__ in str(error)), None)
+    return _RIGHTS.get(type(error))
+
+
 def _right_missing(kind: str, error: BaseException, what: str) -> Poison:
-    named = sorted(map(str, _flat(error.args)))
+    opaque = type(error) is errors.KafkaError
+    named = [] if opaque else sorted(map(str, _flat(error.args)))
     return Poison(
         kind,
         f"{', '.join(named) or what}: our user has no right to it ({what}); give the user of "
