@@ -69,7 +69,7 @@ class ProofLine:
     Args:
         line: What it is.
         folder: Line file, logs and state.
-        environment: Where the servers are, for child processes.
+        environment: The whole environment of child processes: it says where the servers are.
         log: The broker, to make the topics.
         guarded: Whether workers have their guards; see `unguarded.py`.
     """
@@ -86,8 +86,7 @@ class ProofLine:
         self.line = line
         self.folder = folder
         self.line_file = folder / "line.yaml"
-        self.environment = dict(os.environ) | dict(environment)
-        self.environment["HOLOLINE_DATA_FOLDER"] = str(folder)
+        self.environment = dict(environment) | {"HOLOLINE_DATA_FOLDER": str(folder)}
         self._log = log
         self._guarded = guarded
         self._exit = ExitStack()

@@ -5,9 +5,11 @@ are killed; captures lie in a real payload store.
 """
 
 import multiprocessing
+import multiprocessing.process
 import secrets
 import time
-from contextlib import ExitStack, closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING, Final
@@ -16,8 +18,8 @@ from connectors.clock import SystemClock
 from connectors.cloudevents import headers_of
 from connectors.errors import Unavailable
 from connectors.line import Line
-from connectors.messages import PROCESS_ITEM, StationRecord, event_id_of
-from connectors.ports import Outgoing
+from connectors.messages import PROCESS_ITEM, PartKey, StationRecord, event_id_of
+from connectors.ports import Outgoing, PayloadStore
 from deploy.prove.faults import KINDS, Scene, do, now_ms
 from deploy.prove.follower import Follower
 from deploy.prove.reading import Watch
@@ -26,6 +28,7 @@ from deploy.prove.rounds import Fault, Progress, Round
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from connectors.simulator.parts import SimulatedPart
     from deploy.prove.plan import RoundPlan
     from deploy.prove.stage import Stage
 
@@ -60,9 +63,8 @@ def run(stage: "Stage", plan: "RoundPlan", tell: "Callable[[Progress], None]") -
     as_json = line.model_dump(mode="json", by_alias=True)
     with ExitStack() as exits:
         up = exits.enter_context(stage.line_up(line, plan))
-        follower = exits.enter_context(
-            Follower(stage.log, line.topic("verdicts"), partitions=line.topics.partitions)
-        )
+        topic, partitions = line.topic("verdicts"), line.topics.partitions
+        follower = exits.enter_context(Follower(stage.log, topic, partitions=partitions))
         scene = Scene(
             servers=stage.servers,
             line=up,
@@ -71,13 +73,7 @@ def run(stage: "Stage", plan: "RoundPlan", tell: "Callable[[Progress], None]") -
             brokers=stage.wanted.brokers,
         )
         began_ms = now_ms()
-        load = multiprocessing.get_context("spawn").Process(
-            target=_load,
-            args=(line.to_bytes(), stage.servers.kafka_direct, payloads, plan.parts, plan.seed),
-            daemon=True,
-        )
-        load.start()
-        exits.callback(load.kill)
+        load = exits.enter_context(_loading(stage, line, payloads, plan))
         faults = _faulted(scene, plan, digests, began_ms, tell)
         load.join(_LOAD_S)
         if load.exitcode != 0:
@@ -85,7 +81,6 @@ def run(stage: "Stage", plan: "RoundPlan", tell: "Callable[[Progress], None]") -
         watch = Watch(stage.log, as_json, line.policy().digest)
         exits.callback(watch.close)
         so_far = Progress(parts=plan.parts, faults=len(faults), doing="")
-        drained = stage.drained(watch, tell, so_far)
         return Round(
             number=plan.number,
             seed=plan.seed,
@@ -100,12 +95,30 @@ def run(stage: "Stage", plan: "RoundPlan", tell: "Callable[[Progress], None]") -
             parts=plan.parts,
             records=plan.parts * len(line.products[PRODUCT].expected),
             began_at_ms=began_ms,
+            drained=stage.drained(watch, tell, so_far),
             seconds=(now_ms() - began_ms) / 1e3,
-            drained=drained,
             faults=tuple(faults),
             versions=stage.servers.versions(),
             figures={"worker_restarts": float(up.restarts())},
         )
+
+
+@contextmanager
+def _loading(
+    stage: "Stage", line: Line, payloads: str, plan: "RoundPlan"
+) -> Iterator[multiprocessing.process.BaseProcess]:
+    """The process that makes, stores and sends the parts; it is gone afterwards."""
+    load = multiprocessing.get_context("spawn").Process(
+        target=_load,
+        args=(line.to_bytes(), stage.servers.kafka_direct, payloads, plan.parts, plan.seed),
+        daemon=True,
+    )
+    load.start()
+    try:
+        yield load
+    finally:
+        load.kill()
+        load.join()
 
 
 def plant_line() -> Line:
@@ -168,32 +181,13 @@ def _load(line_raw: bytes, kafka: str, payloads: str, parts: int, seed: int) -> 
     from connectors.kafka import KafkaLog
     from connectors.payloads import open_store
     from connectors.simulator.commissioning import commissioning_parts
-    from connectors.simulator.encoding import encode
 
     line = Line.from_bytes(line_raw)
-    log, store, owners = KafkaLog(kafka, "proof-plant"), open_store(payloads), line.owners()
-    clock, topic = SystemClock(), line.topic("records")
+    log, store, topic = KafkaLog(kafka, "proof-plant"), open_store(payloads), line.topic("records")
     with closing(log.writer()) as writer:
         made = commissioning_parts(line=line, product=PRODUCT, count=parts, seed=seed)
         for key, part in made:
-            for item in line.products[PRODUCT].expected:
-                payload = None
-                if item != PROCESS_ITEM:
-                    data, media_type, units, shape = encode(item, part.captures[item])
-                    payload = store.put(data, media_type=media_type, units=units, shape=shape)
-                now_ns = clock.now_ns()
-                record = StationRecord(
-                    event_id=event_id_of(key, owners[item], item, 1),
-                    part=key,
-                    product=PRODUCT,
-                    lot=part.lot,
-                    station=owners[item],
-                    modality=item,
-                    capture_sequence=1,
-                    captured_at_ns=now_ns,
-                    published_at_ns=now_ns,
-                    payload=payload,
-                )
+            for record in _records(line, key, part, store):
                 writer.send(
                     Outgoing(
                         topic=topic,
@@ -202,3 +196,30 @@ def _load(line_raw: bytes, kafka: str, payloads: str, parts: int, seed: int) -> 
                         headers=headers_of(record, source="/proof/plant", subject=str(key)),
                     )
                 ).result(_BOUND_S)
+
+
+def _records(
+    line: Line, key: PartKey, part: "SimulatedPart", store: PayloadStore
+) -> Iterator[StationRecord]:
+    """The records of a part, each behind its payload."""
+    from connectors.simulator.encoding import encode
+
+    owners = line.owners()
+    for item in line.products[PRODUCT].expected:
+        payload = None
+        if item != PROCESS_ITEM:
+            data, media_type, units, shape = encode(item, part.captures[item])
+            payload = store.put(data, media_type=media_type, units=units, shape=shape)
+        now_ns = SystemClock().now_ns()
+        yield StationRecord(
+            event_id=event_id_of(key, owners[item], item, 1),
+            part=key,
+            product=PRODUCT,
+            lot=part.lot,
+            station=owners[item],
+            modality=item,
+            capture_sequence=1,
+            captured_at_ns=now_ns,
+            published_at_ns=now_ns,
+            payload=payload,
+        )

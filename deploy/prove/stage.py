@@ -92,7 +92,7 @@ class Stage:
         return ProofLine(
             line,
             folder,
-            environment=self.servers.environment(),
+            environment=self._settings.environment() | self.servers.environment(),
             log=self._log,
             guarded=plan.guarded,
         )

@@ -1,4 +1,4 @@
-"""The benches of join and line run on servers that they start, and print what a machine can read."""
+"""The benches of join and line run on servers that they start, and print JSON for machines."""
 
 import json
 
