@@ -43,6 +43,8 @@ _UNDECIDABLE: Final = f'"disposition":"{Disposition.UNDECIDABLE}"'.encode()
 """In canonical bytes this stands for nothing else: quotes inside of text are escaped."""
 _POLL_BUSY_S: Final = 0.002
 _POLL_IDLE_S: Final = 0.02
+_PATIENCE: Final = 0.05
+"""An answer that is awaited is looked for again after this share of the time that passed so far."""
 _UNKNOWN: Final = Applied(taken=0, applied=-1, ready=1, outbox=1, next_due_ms=0)
 
 logger = structlog.get_logger()
@@ -108,7 +110,7 @@ class Session:
         self._judging: list[Judging] = []
         self._state = _UNKNOWN
         self._paused = False
-        self._probed_s = self._marked_s = 0.0
+        self._probed_s = self._marked_s = self._moved_s = 0.0
         self.watermark: Committed | None = None
         """Newest position that the group may commit; read by the worker's main thread."""
 
@@ -201,18 +203,24 @@ class Session:
         if self._pending:
             return
         self._throttle()
-        busy = bool(self._judging) or self._publisher.waiting
         try:
-            records = self._reader.poll(
-                timeout_s=_POLL_BUSY_S if busy else _POLL_IDLE_S, limit=RUN_RECORDS_MAX
-            )
+            records = self._reader.poll(timeout_s=self._patience_s(), limit=RUN_RECORDS_MAX)
         except OutOfRange:
             # The slot believes in a position that the log does not hold.
             self._store.wipe()
             raise
+        if records:
+            self._moved_s = self._clock.monotonic_s()
         for record in records:
             self._pending.append(self._intake.read(record))
             self._ticker.heard(record.timestamp_ms)
+
+    def _patience_s(self) -> float:
+        """How long to wait for records: answers that come meanwhile have to wait as long."""
+        if not (self._judging or self._publisher.waiting):
+            return _POLL_IDLE_S
+        passed_s = self._clock.monotonic_s() - self._moved_s
+        return min(max(passed_s * _PATIENCE, _POLL_BUSY_S), _POLL_IDLE_S)
 
     def _throttle(self) -> None:
         """Reading is paused while too much waits downstream; it goes on once half of it is gone."""
@@ -269,6 +277,7 @@ class Session:
         if not done:
             return
         self._judging = waiting
+        self._moved_s = self._clock.monotonic_s()
         leased = [one for judging in done for one in judging.leased]
         verdicts = [raw for judging in done for raw in judging.answer.result()]
         offers = [(one.part, one.revision, raw) for one, raw in zip(leased, verdicts, strict=True)]
