@@ -136,6 +136,23 @@ def _rebalance(scene: Scene) -> str:
     return "a third worker joined and left"
 
 
+def _policy_change(scene: Scene) -> str:
+    """A worker brings other deadlines; the other one still has those before, and writes so."""
+    factor = scene.random.uniform(0.5, 1.5)
+    scene.line.change_deadlines(factor)
+    return f"{_worker_kill(scene)}, deadlines times {factor:.2f}"
+
+
+def _late_bytes(scene: Scene) -> str:
+    """What a worker had sent to its brokers arrives when it is dead and its heir works."""
+    held_s = scene.random.uniform(2.0, 8.0)
+    with scene.servers.held("kafka"):
+        time.sleep(scene.random.uniform(0.1, 0.5))
+        killed = _worker_kill(scene)
+        time.sleep(held_s)
+    return f"{killed}, its bytes {held_s:.1f} s later"
+
+
 def _clock_skew(scene: Scene) -> str:
     scene.line.process(SKEWED).send_signal(signal.SIGUSR1)
     return f"the wall clock of {SKEWED} stepped"
@@ -164,6 +181,21 @@ def _rollback_under_leases(scene: Scene) -> str:
     scene.servers.roll_redis_back()
     scene.swap()
     return "with revisions out for scoring"
+
+
+def _loss_in_commit(scene: Scene) -> str:
+    """Verdicts are chosen, their commit hangs, Redis forgets the choice, another model judges."""
+    back = scene.random.random() < 0.5
+    if back:
+        scene.servers.keep_redis_copy()
+    with scene.servers.frozen("kafka"):
+        time.sleep(scene.random.uniform(0.2, 1.0))
+        scene.swap()
+        if back:
+            scene.servers.roll_redis_back()
+        else:
+            scene.servers.flush_redis()
+    return f"Redis {'rolled back' if back else 'flushed'} while commits hung"
 
 
 def _redis_flush(scene: Scene) -> str:
@@ -230,6 +262,14 @@ def _connections_freeze(scene: Scene) -> str:
     return f"{which}, half-open for {frozen_s:.1f} s"
 
 
+def _latency(scene: Scene) -> str:
+    which: Which = scene.random.choice(("kafka", "redis"))
+    lag_s, slow_s = scene.random.uniform(0.005, 0.05), scene.random.uniform(1.0, 4.0)
+    with scene.servers.lagging(which, lag_s):
+        time.sleep(slow_s)
+    return f"{which} {lag_s * 1e3:.0f} ms later each way, for {slow_s:.1f} s"
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """A kind of fault: what it does, and whose servers it needs."""
@@ -250,6 +290,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "worker_zombie": Kind(_worker_zombie),
     "rebalance": Kind(_rebalance),
     "clock_skew": Kind(_clock_skew),
+    "policy_change": Kind(_policy_change),
     "replica_kill": Kind(_replica_kill),
     "model_swaps": Kind(_model_swaps),
     "redis_kill": Kind(_redis_kill, "redis"),
@@ -262,6 +303,9 @@ KINDS: Final[Mapping[str, Kind]] = {
     "broker_pause": Kind(_broker_pause, "kafka"),
     "connections_drop": Kind(_connections_drop, "relays"),
     "connections_freeze": Kind(_connections_freeze, "relays"),
+    "latency": Kind(_latency, "relays"),
+    "late_bytes": Kind(_late_bytes, "relays"),
+    "loss_in_commit": Kind(_loss_in_commit, "relays"),
 }
 
 

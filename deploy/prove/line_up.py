@@ -125,6 +125,18 @@ class ProofLine:
         children = self._supervisor.status()["children"]
         return sum(int(children[name]["restarts"]) for name in WORKERS)
 
+    def change_deadlines(self, factor: float) -> None:
+        """Workers that start from now on bring a policy whose deadlines are `factor` times ours."""
+        products = {
+            name: policy.model_copy(update={"deadline_ms": round(policy.deadline_ms * factor)})
+            for name, policy in self.line.products.items()
+        }
+        changed = self.line.model_copy(update={"products": products})
+        ensure_line_topics(self._log, changed)
+        beside = self.line_file.with_suffix(".new")
+        beside.write_bytes(changed.to_bytes())
+        beside.replace(self.line_file)
+
     def extra_worker(self, instance: str) -> "subprocess.Popen[bytes]":
         """A worker beside the supervised ones; its starter ends it."""
         log = (self.folder / "logs" / f"{instance}-extra.log").open("ab")
