@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from connectors.errors import Unavailable
+from connectors.errors import Poison, Unavailable
+from connectors.line import Line
 from deploy.control import STATE_NAME, control, read_state, running_folder, write_state
+from deploy.running import RunningLine, _addresses, bring_up
 from deploy.settings import Settings
 from deploy.wiring import running_settings
 
@@ -46,3 +48,53 @@ def test_what_the_environment_names_is_used_before_what_the_running_line_names(t
     given = Settings(data_folder=tmp_path, kafka_bootstrap_servers="mine:9")
     found = running_settings(given)
     assert (found.kafka_bootstrap_servers, found.ray_address) == ("mine:9", "b:2")
+
+
+def test_an_address_whose_password_the_state_does_not_keep_has_to_be_set(tmp_path: Path):
+    """Never half an address; Redis, which no command asks, is left out."""
+    addresses = {"redis_url": "redis://u:***@h:1/0", "payloads_url": "s3://key:***@bucket"}
+    write_state(tmp_path, {"addresses": addresses})
+    with pytest.raises(Poison, match=r"HOLOLINE_PAYLOADS_URL.*set it here"):
+        running_settings(Settings(data_folder=tmp_path))
+    own = Settings(data_folder=tmp_path, payloads_url="s3://key:s3cret@bucket")
+    assert running_settings(own).redis is None
+
+
+def test_the_state_of_a_line_keeps_no_password(tmp_path: Path, small_line: Line):
+    """It tells addresses; who may use them is the environment's to say."""
+    settings = Settings(
+        data_folder=tmp_path,
+        redis_url="rediss://u:s3cret@h:1/0",
+        payloads_url="s3://key:s3cret@bucket",
+        archive_url="s3://key:s3cret@bucket/archive",
+        kafka_protocol="SASL_SSL",
+        kafka_username="u",
+        kafka_password="s3cret",
+    )
+    up = RunningLine(
+        line=small_line,
+        line_path=tmp_path,
+        settings=settings,
+        stack=None,  # type: ignore[arg-type]
+        supervisor=None,  # type: ignore[arg-type]
+    )
+    told = _addresses(up)
+    assert told["redis_url"] == "rediss://u:***@h:1/0"
+    assert "s3cret" not in json.dumps(told)
+
+
+def test_an_embedded_broker_is_not_taken_for_a_secured_one(tmp_path: Path):
+    """Asked to speak TLS and not told with whom, a line does not start in the open instead."""
+    settings = Settings(
+        data_folder=tmp_path / "line",
+        kafka_protocol="SASL_SSL",
+        kafka_username="u",
+        kafka_password="p",
+    )
+    line_path = Path(__file__).parents[3] / "deploy" / "line.template.yaml"
+    with (
+        pytest.raises(Poison, match=r"HOLOLINE_KAFKA_PROTOCOL.*KAFKA_BOOTSTRAP_SERVERS"),
+        bring_up(settings, line_path, on_progress=print),
+    ):
+        pass
+    assert not settings.data_folder.exists()

@@ -10,7 +10,10 @@ from connectors.errors import Poison
 from connectors.line import Line, Modality, Station
 from connectors.memory_scorer import HashScorer
 from connectors.messages import (
+    Alias,
     Evidence,
+    ForceClose,
+    Message,
     PartKey,
     PayloadRef,
     ProductPolicy,
@@ -155,6 +158,34 @@ def test_what_cannot_be_taken_is_refused_by_field(
     assert isinstance(event, RefusedEvent)
     assert event.field == field
     assert event.reason
+
+
+def of_another_line(kind: str, part: PartKey) -> bytes:
+    """A message of this kind about a part of another line."""
+    capture = RECORD.model_copy(
+        update={"part": part, "event_id": event_id_of(part, "cam", "rgb", 1)}
+    )
+    messages: dict[str, Message] = {
+        "capture": capture,
+        "alias": Alias(part=part, real_part_id="real", published_at_ns=10**18),
+        "force_close": ForceClose(part=part, requested_by="o", published_at_ns=10**18),
+    }
+    return messages[kind].to_bytes()
+
+
+@pytest.mark.parametrize("kind", ["capture", "alias", "force_close"])
+@pytest.mark.parametrize(
+    "part",
+    [PartKey(site="s", line="m", part_id="p1"), PartKey(site="r", line="l", part_id="p1")],
+    ids=str,
+)
+def test_one_line_cannot_write_the_parts_of_another(kind: str, part: PartKey) -> None:
+    """Not under the other's key, and not under a key of this line that hides it."""
+    openly = read(of_another_line(kind, part), key=str(part).encode())
+    hidden = read(of_another_line(kind, part), key=str(PART).encode())
+    assert isinstance(openly, RefusedEvent)
+    assert isinstance(hidden, RefusedEvent)
+    assert (openly.field, hidden.field) == ("part.line", "key")
 
 
 PRINTABLE = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=40)
