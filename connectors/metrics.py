@@ -70,6 +70,9 @@ WATERMARK_LAG: Final = _gauge(
 )
 SESSION_STARTS: Final = _counter("session_starts", "Takeovers; cold: Redis held nothing", "kind")
 SESSION_ENDS: Final = _counter("session_ends", "Sessions that ended, by what ended them", "reason")
+REDIS_TRIES: Final = _counter(
+    "redis_tries", "Connections for a session that Redis did not take; asked again"
+)
 APPLY_SECONDS: Final = _seconds("apply_seconds", "One run of records joined in Redis")
 COMMIT_SECONDS: Final = _seconds("commit_seconds", "One transaction of verdicts, to its commit")
 SCORING_BATCHES: Final = _gauge("scoring_batches", "Batches that no scorer has answered yet")

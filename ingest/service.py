@@ -11,7 +11,7 @@ import structlog
 
 from connectors import metrics
 from connectors.clock import Clock
-from connectors.errors import SessionEnd, Unavailable
+from connectors.errors import Gap, SessionEnd, Unavailable
 from connectors.line import Line
 from connectors.ports import Committed, GroupMember, Log, LogWriter, Scorer
 from ingest.policies import PolicyBook
@@ -21,6 +21,8 @@ from ingest.store import JoinStore
 PARTITIONS_MAX: Final = 8
 COMMIT_S: Final = 2.0
 STOP_S: Final = 15.0
+CONNECT_TRIES: Final = 100
+CONNECT_AGAIN_S: Final = 0.2
 
 logger = structlog.get_logger()
 
@@ -106,20 +108,20 @@ class Worker:
         if committed is None:
             committed = self._first_position(partition)
 
-        def make() -> Session:
+        def make(store: JoinStore) -> Session:
             return Session(
                 line=self._line,
                 partition=partition,
                 committed=committed,
                 log=self._log,
-                store=self._stores(partition),
+                store=store,
                 scorer=self._scorer,
                 policies=self._policies,
                 writer=self._writer,
                 clock=self._clock,
             )
 
-        return _Running(partition, make)
+        return _Running(partition, lambda: self._stores(partition), make)
 
     def _first_position(self, partition: int) -> Committed:
         """Commit where the partition begins and under which policy, before anything is read.
@@ -161,8 +163,14 @@ class Worker:
 class _Running:
     """A session in its thread, where it is made too: connecting takes a third of a second."""
 
-    def __init__(self, partition: int, make: Callable[[], Session]) -> None:
+    def __init__(
+        self,
+        partition: int,
+        connect: Callable[[], JoinStore],
+        make: Callable[[JoinStore], Session],
+    ) -> None:
         self._partition = partition
+        self._connect = connect
         self._make = make
         self._session: Session | None = None
         self._stop = threading.Event()
@@ -177,10 +185,21 @@ class _Running:
 
     def _run(self) -> None:
         try:
-            self._session = self._make()
+            self._session = self._make(self._connected())
             self._session.run(self._stop)
         except BaseException as error:  # noqa: BLE001 - carried to the main thread, which ends on it
             self._error = error
+
+    def _connected(self) -> JoinStore:
+        """The partition's store; a Redis that starts is waited for, as nothing is held yet."""
+        for tries_left in reversed(range(CONNECT_TRIES)):
+            try:
+                return self._connect()
+            except Gap:
+                metrics.REDIS_TRIES.inc()
+                if tries_left == 0 or self._stop.wait(CONNECT_AGAIN_S):
+                    raise
+        raise AssertionError("the last try returns or raises")
 
     def check(self) -> None:
         """Raise what the session raised."""

@@ -8,7 +8,7 @@ import pytest
 
 from connectors import metrics
 from connectors.clock import SystemClock
-from connectors.errors import Fenced, Unavailable
+from connectors.errors import Fenced, Gap, Unavailable
 from connectors.line import Line, Modality, Station, Topics
 from connectors.memory import MemoryLog
 from connectors.memory_scorer import HashScorer
@@ -112,6 +112,40 @@ def test_a_watermark_that_is_not_taken_is_offered_again(shift: Shift, monkeypatc
     shift.end()
     assert shift.error is None
     assert shown("commits_refused_total") == before + 3
+
+
+def test_a_redis_that_is_starting_is_waited_for(shift: Shift, monkeypatch) -> None:
+    """Nothing is held yet: a process that ended and began anew would only come later."""
+    monkeypatch.setattr(service, "CONNECT_AGAIN_S", 0.001)
+    refusals = [Gap("connecting: Redis did not answer")] * 3
+    stores = shift.worker._stores
+
+    def starting(partition: int) -> MemoryJoinStore:
+        if refusals:
+            raise refusals.pop()
+        return stores(partition)
+
+    monkeypatch.setattr(shift.worker, "_stores", starting)
+    before = shown("redis_tries_total")
+    shift.begin()
+    until(lambda: sum(bool(store.state.token) for store in shift.stores.values()) == PARTITIONS_MAX)
+    shift.end()
+    assert shift.error is None
+    assert shown("redis_tries_total") == before + 3
+
+
+def test_a_redis_that_stays_away_ends_the_process(shift: Shift, monkeypatch) -> None:
+    """The wait is bounded, and its end says why."""
+    monkeypatch.setattr(service, "CONNECT_AGAIN_S", 0.001)
+    monkeypatch.setattr(service, "CONNECT_TRIES", 5)
+
+    def away(_: int) -> MemoryJoinStore:
+        raise Gap("connecting: Redis did not answer")
+
+    monkeypatch.setattr(shift.worker, "_stores", away)
+    shift.begin()
+    until(lambda: shift.error is not None)
+    assert "Redis did not answer" in str(shift.error)
 
 
 def test_a_worker_that_the_group_has_fenced_ends(shift: Shift, monkeypatch) -> None:
