@@ -1,5 +1,6 @@
 """How the join's Redis is reached: encrypted or not, without retries, errors told apart."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ssl import SSLError
@@ -14,6 +15,9 @@ from connectors.tls import TlsFiles
 
 REDIS_TLS: Final = TlsFiles(settings="HOLOLINE_REDIS")
 _CAUSES_MAX: Final = 8
+_FORBIDDEN: Final = re.compile(r"user executing the script can't|has no permissions")
+"""How a script's command is refused, by Redis and by Valkey: no error class of its own."""
+
 _LOGIN: Final = (redis.exceptions.AuthenticationError, redis.exceptions.AuthorizationError)
 _RIGHTS: Final = "deploy/SECURITY.md lists the rights that it needs"
 
@@ -62,7 +66,7 @@ def translated(name: str) -> Iterator[None]:
 def refused(error: BaseException) -> Poison | None:
     """Why the server can never be used as things are set; None if it may be, later."""
     text = str(error)
-    if isinstance(error, redis.exceptions.NoPermissionError) or "no permissions" in text:
+    if isinstance(error, redis.exceptions.NoPermissionError) or _FORBIDDEN.search(text):
         return Poison("REDIS_URL", f"its user lacks a right ({text}); {_RIGHTS}")
     if isinstance(error, _LOGIN):
         return Poison("REDIS_URL", f"Redis does not take the user and password in it ({text})")
