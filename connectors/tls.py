@@ -59,7 +59,7 @@ class TlsFiles:
                 f"the server's certificate is not trusted ({error.verify_message}): name the file "
                 "of the authority that signed it, and the server by a name that stands in it",
             )
-        reason = error.reason or ""
+        reason = getattr(error, "reason", None) or ""  # OpenSSL alone says one
         if "ALERT" in reason and any(word in reason for word in _OF_OUR_CERTIFICATE):
             return Poison(
                 f"{self.settings}_CERTIFICATE",
