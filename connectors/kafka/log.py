@@ -48,9 +48,14 @@ class KafkaLog:
                 admin.wait_for_topics([spec.name for spec in missing])
             kept = [spec for spec in topics if spec.name in present]
             if kept:
-                admin.alter_configs(
-                    [ConfigResource(ConfigResourceType.TOPIC, s.name, _config(s)) for s in kept]
-                )
+                _set_up(admin, kept)
+
+    def remove_topics(self, names: Sequence[str]) -> None:
+        """See `Log.remove_topics`."""
+        with closing(self._admin()) as admin, translated("could not remove the topics"):
+            present = self._partition_counts(admin, names)
+            if present:
+                admin.delete_topics(list(present))
 
     def partition_count(self, topic: str) -> int:
         """See `Log.partition_count`."""
@@ -114,6 +119,14 @@ def _check_partitions(spec: TopicSpec, found: int | None) -> None:
             f"topic {spec.name} has {found} partitions, the line file says {spec.partitions}; a "
             f"part's records would move between partitions: set it to {found}, or use a new topic",
         )
+
+
+def _set_up(admin: Any, topics: Sequence[TopicSpec]) -> None:
+    resources = [ConfigResource(ConfigResourceType.TOPIC, s.name, _config(s)) for s in topics]
+    try:
+        admin.alter_configs(resources)
+    except ValueError as error:  # the library knows no setting where it may read none
+        raise errors.TopicAuthorizationFailedError({spec.name for spec in topics}) from error
 
 
 def _new_topic(spec: TopicSpec) -> Any:

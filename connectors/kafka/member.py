@@ -104,8 +104,11 @@ class KafkaGroupMember:
         self._consumer.close(autocommit=False, timeout_ms=int(CLOSE_TIMEOUT_S * 1000))
 
     def _check_coordinator(self) -> None:
-        """A fenced heartbeat or a lost coordinator is no longer silent, as it is in the library."""
+        """What the library keeps silent about: a forbidden topic, a fence, a lost coordinator."""
         coordinator = self._consumer._coordinator  # noqa: SLF001 - has no public equivalent
+        if forbidden := coordinator._cluster.unauthorized_topics:  # noqa: SLF001 - same
+            with translated("could not be given its partitions"):
+                raise errors.TopicAuthorizationFailedError(forbidden)
         if coordinator.stable() and not coordinator._heartbeat_enabled:  # noqa: SLF001 - same
             raise self._fenced()
         now_s = time.monotonic()
