@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from kafka import errors
+from kafka.net.manager import KafkaConnectionManager
 
 from connectors.errors import DeadlineExceeded, Unavailable
 from connectors.kafka import KafkaLog, client
@@ -38,6 +40,31 @@ def test_no_broker_is_unavailable_and_leaves_no_thread(
     with pytest.raises(Unavailable, match=r"127\.0\.0\.1:9"):
         attempt(log)
     assert not [each for each in threading.enumerate() if "unreachable" in each.name]
+
+
+def test_a_brokers_last_word_is_heard_before_the_end_of_its_connection(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The library drops what comes with the end; why a broker refuses us comes just then."""
+    ended = errors.KafkaConnectionError("socket disconnected")
+
+    class Transport:
+        def __init__(self) -> None:
+            self.answers = [(b"wrong password", ended), (b"", ended)]
+
+        def _sock_recv(self) -> tuple[bytes, Exception]:
+            return self.answers.pop(0)
+
+    async def build(*_: Any, **__: Any) -> Transport:
+        return Transport()
+
+    monkeypatch.setattr(KafkaConnectionManager, "_build_transport", build)
+    manager = object.__new__(client._Manager)
+    with pytest.raises(StopIteration) as built:
+        manager._build_transport(None).send(None)
+    transport = built.value.value
+    assert transport._sock_recv() == (b"wrong password", None)
+    assert transport._sock_recv() == (b"", ended)
 
 
 def test_a_call_that_never_returns_meets_its_deadline() -> None:
