@@ -79,7 +79,8 @@ class Facts:
         reasons = verdict["reasons"] if verdict["disposition"] == "undecidable" else ()
         for reason in reasons:
             if reason.startswith(_POISON):
-                name = reason.split(":", 1)[-1].strip()[:128]
+                named = reason.split(": ", 1)[1:]  # "payload_unreadable:rgb: payload.shape: ..."
+                name = named[0].split(":")[0][:128] if named else "evidence"
                 offset = verdict["evidence"]["closed_offset"]
                 yield self.letter_id(partition, offset, verdict["verdict_id"]), name
 

@@ -33,7 +33,7 @@ class RoundPlan:
     @property
     def deadly(self) -> bool:
         """Whether one part kills its scorers: it takes minutes until three have died alone."""
-        return self.name == "hash-faults" and self.parts >= PARTS_A_ROUND // 2
+        return self.number == 1 and self.parts >= PARTS_A_ROUND // 2
 
 
 def plan_rounds(wanted: Wanted, *, own_servers: bool) -> list[RoundPlan]:

@@ -188,7 +188,7 @@ def test_evidence_under_which_replicas_die_is_undecidable(line_in_memory) -> Non
     (scored,) = seen.verdicts
     told = poisoned(Verdict.from_bytes(scored.value or b"").evidence).to_bytes()
     _, field = next(seen.facts.poison_letters(0, json.loads(told)))
-    assert field == "killed_three_replicas"
+    assert field == "evidence"
     silent = replace(seen, verdicts=(scored._replace(value=told),))
     assert counts(silent.check()) == {"lost_letter": 1}
 
