@@ -86,9 +86,9 @@ class _Bench:
         self.events = [self.intake.read(record) for record in self.records]
 
     @contextmanager
-    def store(self) -> Iterator[JoinStore]:
+    def store(self, slot: str | None = None) -> Iterator[JoinStore]:
         """An empty slot that is ours; its keys are gone afterwards."""
-        store = RedisJoinStore(self._url, f"{self.line.name}.{uuid.uuid4().hex}")
+        store = RedisJoinStore(self._url, slot or f"{self.line.name}.{uuid.uuid4().hex}")
         policy = self.line.policy()
         store.takeover("bench")
         store.reset("bench", applied=-1, policy=policy.digest, body=policy.to_bytes().decode())
@@ -103,9 +103,10 @@ class _Bench:
         used = self.client.info("cpu")
         return float(used["used_cpu_user"]) + float(used["used_cpu_sys"])
 
-    def used_bytes(self) -> int:
-        """Memory that Redis holds for data."""
-        return int(self.client.info("memory")["used_memory"])
+    def held_bytes(self, slot: str) -> int:
+        """Memory that Redis holds for a slot's keys, every field of them counted."""
+        keys = self.client.scan_iter(match=f"hololine:{{{slot}}}:*", count=1_000)
+        return sum(int(self.client.memory_usage(key, samples=0) or 0) for key in keys)
 
 
 def measure_join(
@@ -171,10 +172,10 @@ def _held(bench: _Bench, count: int, tell: Tell) -> Held:
     """APPLY of whole parts beside `count` open ones."""
     tell(f"opening {count:,} parts")
     whole = len(bench.events)
-    with bench.store() as store:
-        before = bench.used_bytes()
+    slot = f"{bench.line.name}.{uuid.uuid4().hex}"
+    with bench.store(slot) as store:
         offset = _open_parts(store, bench, count)
-        held_bytes = bench.used_bytes() - before
+        held_bytes = bench.held_bytes(slot)
         now_ms = bench.records[0].timestamp_ms
         moved = [
             event._replace(offset=offset + number) if isinstance(event, Capture) else event
