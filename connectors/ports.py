@@ -230,6 +230,15 @@ class Log(Protocol):
         """
         ...
 
+    def remove_topics(self, names: Sequence[str]) -> None:
+        """These topics are gone with all that they held; one that was not there is no matter.
+
+        Raises:
+            Unavailable: The broker cannot be reached.
+            Poison: It does not let us; names what is to be granted.
+        """
+        ...
+
     def partition_count(self, topic: str) -> int:
         """How many partitions `topic` has."""
         ...

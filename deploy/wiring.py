@@ -154,6 +154,16 @@ def ensure_line_topics(log: Log, line: Line) -> None:
     _publish_policy(log, line)
 
 
+def remove_line_topics(log: Log, line: Line) -> None:
+    """No topic of the line is left.
+
+    Raises:
+        Poison: The broker does not let us.
+        Unavailable: The broker cannot be reached.
+    """
+    log.remove_topics([line.topic(entity) for entity in ENTITIES])
+
+
 def read_all(log: Log, topic: str) -> Iterator[LogRecord]:
     """Every record that `topic` holds now, in order per partition.
 

@@ -43,6 +43,12 @@ class MemoryLog:
             for spec in topics:
                 self._topics.setdefault(spec.name, [Partition() for _ in range(spec.partitions)])
 
+    def remove_topics(self, names: Sequence[str]) -> None:
+        """See `Log.remove_topics`."""
+        with self.changed:
+            for name in names:
+                self._topics.pop(name, None)
+
     def partition_count(self, topic: str) -> int:
         """See `Log.partition_count`."""
         return len(self._partitions(topic))

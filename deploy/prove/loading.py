@@ -55,8 +55,9 @@ class Loading:
 
     def __exit__(self, *_: object) -> None:
         self._process.kill()
-        self._process.wait()
         self._reader.join()
+        with self._process:  # closes what it wrote to, and waits
+            pass
 
     @property
     def enough(self) -> bool:

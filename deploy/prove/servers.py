@@ -202,11 +202,13 @@ class Servers:
 
     def _start_relays(self, targets: dict[int, str]) -> None:
         command = [sys.executable, "-m", "deploy.prove.relay"]
-        self._relay = subprocess.Popen(
-            [*command, *(f"{port}={target}" for port, target in targets.items())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
+        self._relay = self._exit.enter_context(
+            subprocess.Popen(
+                [*command, *(f"{port}={target}" for port, target in targets.items())],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                start_new_session=True,
+            )
         )
         self._exit.callback(self._relay.kill)
         assert self._relay.stdout is not None

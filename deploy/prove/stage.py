@@ -9,7 +9,9 @@ from pathlib import Path
 from random import Random
 from typing import Final, Self
 
-from connectors.errors import Unavailable
+import structlog
+
+from connectors.errors import HololineError, Unavailable
 from connectors.line import Line
 from connectors.ports import Log
 from deploy.prove.faults import KINDS, Scene, do, now_ms
@@ -25,7 +27,7 @@ from deploy.prove.rounds import Fault, Progress, Round, Skipped, Wanted
 from deploy.prove.servers import Servers
 from deploy.prove.soak import run as run_soak
 from deploy.settings import Settings
-from deploy.wiring import make_log
+from deploy.wiring import make_join_stores, make_log, remove_line_topics
 
 Tell = Callable[[Progress], None]
 
@@ -43,6 +45,8 @@ DRAIN_BOUND_S: Final = 240.0
 _BREATH_S: Final = 0.3
 _LOOK_S: Final = 0.2
 
+_log = structlog.get_logger(__name__)
+
 
 class Stage:
     """Servers and scorers are up while the context lasts.
@@ -57,6 +61,7 @@ class Stage:
         self.wanted = wanted
         self.folder = folder
         self._settings = settings
+        self._lines: list[Line] = []
         self._exit = ExitStack()
 
     def __enter__(self) -> Self:
@@ -89,6 +94,7 @@ class Stage:
         """A line of this round, to be entered."""
         folder = self.folder / f"line-{plan.number:03d}"
         shutil.rmtree(folder, ignore_errors=True)
+        self._lines.append(line)
         return ProofLine(
             line,
             folder,
@@ -160,6 +166,20 @@ class Stage:
         self._log: Log = make_log(own)
         join_ray(own)
         self._exit.callback(serve.leave_ray)
+        self._exit.callback(self._leave_nothing, own)
+
+    def _leave_nothing(self, settings: Settings) -> None:
+        """Servers that were given hold nothing of the proof's lines any more."""
+        for line in self._lines:
+            try:
+                if "kafka" not in self.servers.own:
+                    remove_line_topics(self._log, line)
+                if "redis" not in self.servers.own:
+                    stores = make_join_stores(settings, line)
+                    for partition in range(line.topics.partitions):
+                        stores(partition).wipe()
+            except HololineError as error:
+                _log.warning("traces_left", line=line.name, reason=str(error))
 
     def _allowed(self, needs: str) -> bool:
         own = self.servers.own

@@ -85,6 +85,13 @@ def next_records(reader: PartitionReader, limit: int = 10) -> list[LogRecord]:
     raise AssertionError("nothing came")
 
 
+def until_gone(log: Log, topic: str) -> None:
+    """Look it up until the broker, which learns of it some milliseconds later, says no."""
+    deadline = time.monotonic() + BOUND_S
+    while time.monotonic() < deadline:
+        log.partition_count(topic)
+
+
 def values(records: list[LogRecord]) -> list[bytes | None]:
     return [record.value for record in records]
 
@@ -177,6 +184,17 @@ def test_topics_are_created_once_and_a_changed_partition_count_is_refused(world:
         world.log.ensure_topics([TopicSpec(name=topic, partitions=3, retention_ms=DAY_MS)])
     with pytest.raises(Poison, match="does not exist"):
         world.log.partition_count(f"{topic}.absent")
+
+
+def test_a_removed_topic_is_gone_and_may_be_removed_again(world: World) -> None:
+    """Nothing of it is left, and what was not there does not stop the others."""
+    topic, other = world.topic(), world.topic()
+    world.append(topic, b"one")
+    world.log.remove_topics([f"{topic}.absent", topic])
+    with pytest.raises(Poison, match="does not exist"):
+        until_gone(world.log, topic)
+    world.log.remove_topics([topic])
+    assert world.log.partition_count(other) == 2
 
 
 def test_a_transaction_is_read_whole_and_its_marker_is_passed(world: World) -> None:
