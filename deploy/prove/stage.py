@@ -172,14 +172,17 @@ class Stage:
         """Servers that were given hold nothing of the proof's lines any more."""
         for line in self._lines:
             try:
-                if "kafka" not in self.servers.own:
-                    remove_line_topics(self._log, line)
-                if "redis" not in self.servers.own:
-                    stores = make_join_stores(settings, line)
-                    for partition in range(line.topics.partitions):
-                        stores(partition).wipe()
+                self._remove(line, settings)
             except HololineError as error:
                 _log.warning("traces_left", line=line.name, reason=str(error))
+
+    def _remove(self, line: Line, settings: Settings) -> None:
+        if "kafka" not in self.servers.own:
+            remove_line_topics(self._log, line)
+        if "redis" not in self.servers.own:
+            stores = make_join_stores(settings, line)
+            for partition in range(line.topics.partitions):
+                stores(partition).wipe()
 
     def _allowed(self, needs: str) -> bool:
         own = self.servers.own
