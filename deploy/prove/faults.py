@@ -16,7 +16,7 @@ from connectors.clock import SystemClock
 from connectors.errors import Transient, Unavailable
 from deploy.prove.follower import Follower
 from deploy.prove.judge import DELAY_MS, MODEL
-from deploy.prove.line_up import SKEWED, WORKERS, ProofLine, end
+from deploy.prove.line_up import SKEWED, ProofLine, end
 from deploy.prove.servers import Servers, Which
 
 Needs = Literal["nothing", "kafka", "redis", "relays"]
@@ -52,7 +52,7 @@ class Scene:
     """Every model that has judged."""
 
     def worker(self) -> psutil.Process:
-        """Any worker that runs.
+        """Any worker that runs and serves a partition.
 
         Raises:
             Unavailable: None ran within `BOUND_S`.
@@ -60,7 +60,7 @@ class Scene:
         give_up_s = time.monotonic() + BOUND_S
         while time.monotonic() < give_up_s:
             try:
-                process = self.line.process(self.random.choice(WORKERS))
+                process = self.line.process(self.random.choice(self.line.at_work()))
             except Unavailable:
                 time.sleep(_LOOK_S)
             else:
@@ -102,7 +102,7 @@ def _worker_pause(scene: Scene) -> str:
 
 def _worker_zombie(scene: Scene) -> str:
     """A paused worker's partitions go to an heir of the same name; then it goes on, believing."""
-    name = scene.random.choice(WORKERS)
+    name = scene.random.choice(scene.line.at_work())
     zombie = scene.line.process(name)
     zombie.suspend()
     since_ms = now_ms()

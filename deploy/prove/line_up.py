@@ -1,14 +1,15 @@
 """The line under proof: its file, its topics, real workers under the real supervisor."""
 
+import json
 import os
 import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import psutil
 
@@ -119,6 +120,18 @@ class ProofLine:
         except (psutil.NoSuchProcess, ValueError) as error:
             raise Unavailable(f"{worker} is being started") from error
 
+    def at_work(self) -> list[str]:
+        """The workers that serve a partition, as their logs tell; all of them if none does.
+
+        A fault that hits a worker which waits for work would recover at once, and prove nothing.
+        """
+        latest: dict[int, tuple[str, str]] = {}
+        for name in WORKERS:
+            for started in _sessions(self.folder / "logs" / f"{name}.log"):
+                since = (started["timestamp"], name)
+                latest[started["partition"]] = max(since, latest.get(started["partition"], since))
+        return sorted({name for _, name in latest.values()}) or list(WORKERS)
+
     def restarts(self) -> int:
         """How often workers were started anew."""
         assert self._supervisor is not None, "enter the context first"
@@ -158,6 +171,15 @@ class ProofLine:
             *(sys.executable, "-m", module, "worker", "--instance", instance),
             *("--line", str(self.line_file), "--parent", str(os.getpid())),
         ]
+
+
+def _sessions(log: Path) -> Iterator[dict[str, Any]]:
+    """What a worker's log says of sessions that have started."""
+    if log.exists():
+        whole, _, _ = log.read_text(errors="replace").rpartition("\n")
+        for line in whole.splitlines():
+            if '"session_started"' in line:
+                yield json.loads(line)
 
 
 def end(process: "subprocess.Popen[bytes]") -> None:
