@@ -39,6 +39,8 @@ def test_the_worker_that_took_a_partition_last_is_at_work(proof: ProofLine) -> N
     assert proof.at_work() == list(WORKERS)
     says(proof, WORKERS[1], (1, "T12"), (0, "T13"))
     assert proof.at_work() == [WORKERS[1]]
+    says(proof, WORKERS[0], (0, "T14"), (1, "T14"))
+    assert proof.at_work() == [WORKERS[0]]
 
 
 def test_other_deadlines_are_another_policy_that_workers_can_look_up(proof: ProofLine) -> None:
