@@ -50,6 +50,12 @@ class Scene:
     brokers: int
     models: list[str] = field(default_factory=list)
     """Every model that has judged."""
+    hit_ms: int = 0
+    """When the fault struck, after what it had to prepare: recovery counts from there."""
+
+    def hit(self) -> None:
+        """The fault strikes now."""
+        self.hit_ms = now_ms()
 
     def worker(self) -> psutil.Process:
         """Any worker that runs and serves a partition.
@@ -78,6 +84,7 @@ class Scene:
 
 def _worker_kill(scene: Scene) -> str:
     process = scene.worker()
+    scene.hit()
     process.kill()
     return f"pid {process.pid}"
 
@@ -85,7 +92,7 @@ def _worker_kill(scene: Scene) -> str:
 def _worker_kills(scene: Scene) -> str:
     """Again while the first is still recovering."""
     for _ in range(3):
-        scene.worker().kill()
+        _worker_kill(scene)
         time.sleep(scene.random.uniform(0.1, 0.8))
     return "three within 2 s"
 
@@ -168,6 +175,7 @@ def _redis_kill(scene: Scene) -> str:
 def _redis_rollback(scene: Scene) -> str:
     scene.servers.keep_redis_copy()
     time.sleep(scene.random.uniform(0.2, 3.0))
+    scene.hit()
     scene.servers.roll_redis_back()
     return "an older append-only file"
 
@@ -178,6 +186,7 @@ def _rollback_under_leases(scene: Scene) -> str:
     time.sleep(0.5)
     scene.servers.keep_redis_copy()
     time.sleep(1.0)
+    scene.hit()
     scene.servers.roll_redis_back()
     scene.swap()
     return "with revisions out for scoring"
@@ -191,6 +200,7 @@ def _loss_in_commit(scene: Scene) -> str:
     with scene.servers.frozen("kafka"):
         time.sleep(scene.random.uniform(0.2, 1.0))
         scene.swap()
+        scene.hit()
         if back:
             scene.servers.roll_redis_back()
         else:
@@ -311,6 +321,7 @@ KINDS: Final[Mapping[str, Kind]] = {
 
 def do(kind: str, scene: Scene) -> str:
     """The fault is done; what exactly was done. What it hits by chance may be away just now."""
+    scene.hit()
     try:
         return KINDS[kind].do(scene)
     except (Transient, psutil.NoSuchProcess) as error:

@@ -166,12 +166,11 @@ def _faulted(
         kind = allowed[number % len(allowed)]
         tell(Progress(parts=scene.follower.verdicts, faults=len(done), doing=kind))
         serve.swap({PRODUCT: digests[(number + 1) % 2]})
-        since_ms = now_ms()
         note = do(kind, scene)
         recovered = scene.follower.served_again(
-            since_ms, bound_s=_BOUND_S, noticed_s=KINDS[kind].noticed_s
+            scene.hit_ms, bound_s=_BOUND_S, noticed_s=KINDS[kind].noticed_s
         )
-        at_s = (since_ms - began_ms) / 1e3
+        at_s = (scene.hit_ms - began_ms) / 1e3
         done.append(Fault(kind=kind, target=note, at_s=at_s, recovered_s=recovered))
     return done
 

@@ -256,16 +256,15 @@ def _do_all(
     for kind in planned:
         load.check()
         tell(Progress(parts=load.parts, faults=len(done), doing=kind))
-        since_ms = now_ms()
         note = do(kind, scene)
         recovered = scene.follower.served_again(
-            since_ms, bound_s=RECOVERY_BOUND_S, noticed_s=KINDS[kind].noticed_s
+            scene.hit_ms, bound_s=RECOVERY_BOUND_S, noticed_s=KINDS[kind].noticed_s
         )
         done.append(
             Fault(
                 kind=kind,
                 target=note,
-                at_s=(since_ms - began_ms) / 1e3,
+                at_s=(scene.hit_ms - began_ms) / 1e3,
                 recovered_s=recovered,
             )
         )
