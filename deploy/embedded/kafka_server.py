@@ -76,6 +76,7 @@ class KafkaServer:
         Raises:
             StackFailed: It did not come up.
         """
+        self.servers[number].wait_stopped()
         self.servers[number] = self._started(self._nodes[number])
         _wait_ready(self.servers[number])
 

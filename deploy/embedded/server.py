@@ -122,6 +122,7 @@ class Server:
         except subprocess.TimeoutExpired:
             os.killpg(self._guard.pid, 9)
             self._guard.wait()
+        self.ask_to_stop()  # it frees our end of the guard's pipe
 
     def _complaint(self, what: str) -> str:
         lines = self._log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
