@@ -8,7 +8,7 @@ import copy
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from connectors.errors import Fenced, Gap
 from connectors.messages import LinePolicy
@@ -44,6 +44,8 @@ from ingest.store import (
     Slot,
     Watermark,
 )
+
+_MARKERS_AT_ONCE: Final = 64
 
 
 def join_policy(body: str) -> JoinPolicy:
@@ -165,14 +167,17 @@ class MemoryJoinStore:
     def choose(self, offers: Sequence[tuple[str, int, bytes]]) -> list[Choice]:
         """See `JoinStore.choose`."""
         self._guard()
+        state = self.state
+        for part, revision, _ in offers:
+            published = state.published.get(part, 0) >= revision
+            if not published and (part, revision) not in state.leased:
+                raise Gap(f"choose: {part}#{revision} is not leased")
         choices = []
         for part, revision, verdict in offers:
-            if self.state.published.get(part, 0) >= revision:
+            if state.published.get(part, 0) >= revision:
                 choices.append(Choice(verdict=None))
                 continue
-            if (part, revision) not in self.state.leased:
-                raise Gap(f"choose: {part}#{revision} is not leased")
-            chosen = self.state.chosen.setdefault((part, revision), verdict)
+            chosen = state.chosen.setdefault((part, revision), verdict)
             choices.append(Choice(verdict=chosen))
         return choices
 
@@ -312,16 +317,25 @@ class MemoryJoinStore:
                 self._evict(key)
             else:
                 self._settle(key, step, tick)
-        for key in [k for k, opened in state.markers.items() if opened < tick.log_start]:
-            del state.markers[key]
-            state.published.pop(key, None)
+        return self._forget_below(tick.log_start)
+
+    def _forget_below(self, log_start: int) -> bool:
+        """What the log no longer holds cannot be replayed: its markers go, within the budget."""
+        state = self.state
+        while old := sorted((o, key) for key, o in state.markers.items() if o < log_start):
+            if self._budget <= 0:
+                return False
+            self._budget -= len(old[:_MARKERS_AT_ONCE])
+            for _, key in old[:_MARKERS_AT_ONCE]:
+                del state.markers[key]
+                state.published.pop(key, None)
         return True
 
     def _evict(self, key: str) -> None:
         part = self.state.parts.pop(key)
         self.state.markers[key] = part.opened_offset
         self.state.spans[key] = part.last_offset
-        if not self._any_unpublished(key):
+        if not any(self._unpublished(key, r) for r in range(1, part.revision + 1)):
             del self.state.opens[key]
 
     def _refuse(self, offset: int, refusal: Refusal) -> None:

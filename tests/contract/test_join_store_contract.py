@@ -1,7 +1,6 @@
-"""Both join stores keep one promise, step by step: Lua in Redis or Valkey, and the pure table."""
+"""Every join store keeps one promise: Lua in Redis or Valkey, and the pure table."""
 
 import copy
-import random
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -12,17 +11,10 @@ import redis
 from connectors.errors import Fenced, Gap
 from connectors.messages import LinePolicy, ProductPolicy
 from deploy.embedded import EmbeddedStack
-from ingest.events import (
-    AliasEvent,
-    Event,
-    ForceEvent,
-    PolicyEvent,
-    RefusedEvent,
-    TickEvent,
-)
+from ingest.events import Event, PolicyEvent, RefusedEvent, TickEvent
 from ingest.joiner import Capture
-from ingest.memory import MemoryJoinStore, SlotState, frozen_json
-from ingest.store import JoinStore, Published, RedisJoinStore
+from ingest.memory import MemoryJoinStore, SlotState
+from ingest.store import TICK_SLICE_PARTS, JoinStore, Published, RedisJoinStore
 
 RETENTION_MS = 3_600_000
 POLICY = LinePolicy(
@@ -203,6 +195,18 @@ def test_the_first_verdict_chosen_stays(store: JoinStore) -> None:
     assert store.choose([("a", 1, b"two")])[0].verdict is None
 
 
+def test_offers_are_chosen_together_or_not_at_all(store: JoinStore) -> None:
+    """One that is not leased refuses the others too: nothing of the call is chosen."""
+    begin(store)
+    store.apply([capture(0, "a", "rgb", product="foil")])
+    store.lease(1)
+    with pytest.raises(Gap):
+        store.choose([("a", 1, b"one"), ("b", 1, b"two")])
+    store.takeover("t2")
+    store.lease(1)
+    assert store.choose([("a", 1, b"other")])[0].verdict == b"other"
+
+
 def test_a_record_after_the_horizon_is_refused_and_a_replay_of_the_opening_is_not(
     store: JoinStore,
 ) -> None:
@@ -331,76 +335,6 @@ def test_lost_and_rolled_back_state_is_a_gap(urls: dict[str, str]) -> None:
     real.close()
 
 
-def random_event(rng: random.Random, offset: int, now_ms: int, log_start: int) -> Event:
-    """Any event, with few parts so that they collide; the log keeps what the watermark holds."""
-    part = f"p{rng.randrange(6)}"
-    kind = rng.random()
-    if kind < 0.12:
-        return TickEvent(offset=offset, logged_at_ms=now_ms, log_start=log_start)
-    if kind < 0.15:
-        return AliasEvent(
-            offset=offset, logged_at_ms=now_ms, part=part, real_part_id=f"r{rng.randrange(2)}"
-        )
-    if kind < 0.18:
-        return ForceEvent(offset=offset, logged_at_ms=now_ms, part=part)
-    if kind < 0.20:
-        return RefusedEvent(offset=offset, logged_at_ms=now_ms, field="body", reason="bad")
-    if kind < 0.22:
-        policy = rng.choice([POLICY, SLOWER])
-        body = policy.to_bytes().decode()
-        return PolicyEvent(offset=offset, logged_at_ms=now_ms, digest=policy.digest, body=body)
-    return capture(
-        offset,
-        part,
-        rng.choice(["process", "rgb", "scan", "thermal", "other"]),
-        sequence=rng.randrange(3),
-        at=now_ms,
-        product=rng.choice(["can"] * 8 + ["foil", "nope"]),
-        captured_at_ms=now_ms - (RETENTION_MS + 1 if rng.random() < 0.02 else 0),
-        gap_ids=(f"g{rng.randrange(2)}",) if rng.random() < 0.1 else (),
-    )
-
-
-@pytest.mark.parametrize("server", [name for name in servers() if name != "memory"])
-@pytest.mark.parametrize("seed", range(4))
-def test_the_scripts_follow_the_pure_table(server: str, seed: int, urls: dict[str, str]) -> None:
-    """Random histories give the same answers, evidence, letters and watermark, step by step."""
-    rng = random.Random(seed)
-    twin, real = MemoryJoinStore(), RedisJoinStore(urls[server], f"t.twin{seed}")
-    for one in (twin, real):
-        begin(one)
-    offset, now_ms, pub, log_start = 0, 10_000, 0, 0
-    for _ in range(300):
-        run = []
-        for _ in range(rng.randrange(1, 8)):
-            now_ms += rng.choice([0, 1, 50, 400])
-            run.append(random_event(rng, offset, now_ms, log_start))
-            offset += rng.choice([1, 1, 2])
-        answers = [one.apply(run) for one in (twin, real)]
-        assert answers[0] == answers[1]
-        assert answers[0].taken == len(run)
-        limit = rng.randrange(4)
-        leases = [one.lease(limit) for one in (twin, real)]
-        shown = [[(x.part, x.revision, frozen_json(x.frozen)) for x in held] for held, _ in leases]
-        assert shown[0] == shown[1]
-        for leased in leases[0][0] if rng.random() < 0.9 else []:
-            opened = leased.frozen["opened_offset"]
-            published = [
-                Published(part=leased.part, revision=leased.revision, opened_offset=opened)
-            ]
-            pub += 1
-            for one in (twin, real):
-                one.choose([(leased.part, leased.revision, b"v")])
-                one.confirm(published, pub=pub)
-        below = rng.choice([0, offset - 5])
-        letters = [one.letters(delivered_below=below, limit=3) for one in (twin, real)]
-        assert letters[0] == letters[1]
-        mark = twin.watermark()
-        assert mark == real.watermark()
-        log_start = max(0, mark.offset - 40)
-    real.close()
-
-
 def test_a_tick_that_closes_many_parts_is_cut_into_slices(store: JoinStore) -> None:
     """`applied` does not move past the tick until its last slice is done."""
     begin(store)
@@ -410,3 +344,14 @@ def test_a_tick_that_closes_many_parts_is_cut_into_slices(store: JoinStore) -> N
     assert [one.taken for one in seen] == [0, 0, 1]
     assert [one.applied for one in seen] == [299, 299, 300]
     assert seen[-1].ready == 300
+
+
+def test_a_tick_forgets_old_markers_within_its_slice(store: JoinStore) -> None:
+    """What closing and evicting parts took of a call is not there for markers; the next goes on."""
+    begin(store)
+    store.apply([capture(i, f"p{i}", "rgb", product="foil") for i in range(TICK_SLICE_PARTS)])
+    publish_all(store, 0)
+    horizon = TickEvent(offset=TICK_SLICE_PARTS, logged_at_ms=99_000, log_start=TICK_SLICE_PARTS)
+    assert [store.apply([horizon]).taken for _ in range(2)] == [0, 1]
+    again = capture(TICK_SLICE_PARTS + 1, "p0", "rgb", product="foil", at=99_000)
+    assert store.apply([again]).ready == 1
