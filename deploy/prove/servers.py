@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -22,7 +22,7 @@ from deploy.settings import Settings
 
 Which = Literal["kafka", "redis"]
 COPIES_MAX: Final = 3
-_START_S: Final = 30.0
+_COPY_BOUND_S: Final = 10.0
 
 
 class Servers:
@@ -86,7 +86,7 @@ class Servers:
     def keep_redis_copy(self) -> None:
         """Its append-only file, as it is now, can be gone back to; the last few are kept."""
         copy = self._folder / "copies" / str(time.monotonic_ns())
-        shutil.copytree(self._own_redis().data, copy)
+        copy_living(self._own_redis().data, copy)
         self._copies.append(copy)
         while len(self._copies) > COPIES_MAX:
             shutil.rmtree(self._copies.pop(0))
@@ -178,6 +178,7 @@ class Servers:
         self._ends([ray.server])
         self.kafka = self.kafka_direct = self._settings.kafka_bootstrap_servers or ""
         self.redis = self.redis_direct = self._settings.redis or ""
+        self._exit.callback(self._stop)
         if "redis" in self.own:
             self._redis = RedisServer(self._folder / "redis", flavour="auto", lock_fd=lock.fileno())
             self.redis_direct = self._redis.address
@@ -192,7 +193,6 @@ class Servers:
                 advertise=lambda address: before("kafka", address),
             )
             self.kafka = self.kafka_direct = self._kafka.address
-        self._exit.callback(self._stop)
         self._start_relays(targets)
         ray.wait_ready()
         self.ray = ray.address
@@ -241,3 +241,29 @@ class Servers:
     def _own_kafka(self) -> KafkaServer:
         assert self._kafka is not None, "a given Kafka is left alone"
         return self._kafka
+
+
+def copy_living(data: Path, copy: Path) -> None:
+    """`copy` holds an append-only file that loads, while Redis goes on writing to `data`.
+
+    Its end may be torn, which Redis mends as it loads. A rewrite meanwhile would be worse: the
+    manifest would name files that are not there. Each rewrite writes the manifest, so that a copy
+    is whole if the manifest is the same before and after.
+
+    Raises:
+        Unavailable: Rewrites never left the time for it.
+    """
+    give_up_s = time.monotonic() + _COPY_BOUND_S
+    while time.monotonic() < give_up_s:
+        before = _manifest(data)
+        with suppress(shutil.Error):
+            shutil.copytree(data, copy)
+            if _manifest(data) == before:
+                return
+        shutil.rmtree(copy)
+    raise Unavailable(f"Redis rewrites {data} too often for a copy of it")
+
+
+def _manifest(data: Path) -> list[bytes]:
+    """Empty before version 7 of Redis, which keeps one file."""
+    return [found.read_bytes() for found in data.glob("*/appendonly.aof.manifest")]
