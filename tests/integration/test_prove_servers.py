@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -239,8 +240,7 @@ class Disturbed:
         before = manifest.read_text()
         with client(self._server.address) as connected:
             connected.bgrewriteaof()
-            while connected.info("persistence")["aof_rewrite_in_progress"]:
-                pass
+            until(lambda: not connected.info("persistence")["aof_rewrite_in_progress"])
         assert manifest.read_text() != before
 
 
@@ -248,6 +248,13 @@ def _tear(copy: Path) -> None:
     (last,) = copy.glob("*/*.incr.aof")
     with last.open("ab") as file:
         file.write(b"*3\r\n$3\r\nSET\r\n$1\r\nn\r\n$7\r\nto")
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """The condition has become true, in bounded time."""
+    deadline = time.monotonic() + BOUND_S
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come true"
 
 
 def restart(servers: Servers) -> Callable[[], None]:
@@ -263,5 +270,4 @@ def restart(servers: Servers) -> Callable[[], None]:
 def silent(connected: "redis.Redis[Any]") -> None:
     """No answer comes any more: the relay has read its command."""
     with suppress(redis.TimeoutError):
-        while connected.ping():
-            pass
+        until(lambda: not connected.ping())
