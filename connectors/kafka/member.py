@@ -111,6 +111,10 @@ class KafkaGroupMember:
                 raise errors.TopicAuthorizationFailedError(forbidden)
         if coordinator.stable() and not coordinator._heartbeat_enabled:  # noqa: SLF001 - same
             raise self._fenced()
+        if coordinator._join_task is not None and not coordinator.need_rejoin():  # noqa: SLF001 - same
+            # A poll ended between JoinGroup and SyncGroup, and the leader's snapshot has let the
+            # library forget that it was joining: for ever, if nobody reminds it.
+            coordinator.request_rejoin()
         now_s = time.monotonic()
         if not coordinator.coordinator_unknown():
             self._reached_s = now_s
