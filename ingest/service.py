@@ -5,6 +5,7 @@ Revocation ends a session; anything unexpected ends the process, and the supervi
 
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from typing import Final
 
 import structlog
@@ -59,6 +60,7 @@ class Worker:
         self._member: GroupMember = log.member(
             group=f"{line.name}.worker", topic=line.topic("records"), instance=instance
         )
+        self._stop = threading.Event()
         self._running: dict[int, _Running] = {}
         self._committed: dict[int, Committed] = {}
         self._committed_s = 0.0
@@ -70,6 +72,7 @@ class Worker:
         Raises:
             SessionEnd: A session ended unexpectedly; end the process at once.
         """
+        self._stop = stop
         try:
             while not stop.is_set():
                 owned = self._member.poll(timeout_s=0.1)
@@ -126,13 +129,18 @@ class Worker:
     def _first_position(self, partition: int) -> Committed:
         """Commit where the partition begins and under which policy, before anything is read.
 
-        A replay then starts under the same policy, whatever the line file says by then.
+        A replay then starts under the same policy, whatever the line file says by then. A slot
+        may speak of another topic of this name that was deleted, as a group's positions go with
+        their topic: it is wiped. It costs a replay if not, and no record, since all are there.
         """
         reader = self._log.partition_reader(self._line.topic("records"), partition)
         try:
             first = Committed(offset=reader.log_start(), metadata=self._policies.own.digest)
         finally:
             reader.close()
+        if first.offset == 0:
+            with closing(_connected(lambda: self._stores(partition), self._stop)) as store:
+                store.wipe()
         self._member.commit({partition: first})
         return first
 
@@ -185,21 +193,10 @@ class _Running:
 
     def _run(self) -> None:
         try:
-            self._session = self._make(self._connected())
+            self._session = self._make(_connected(self._connect, self._stop))
             self._session.run(self._stop)
         except BaseException as error:  # noqa: BLE001 - carried to the main thread, which ends on it
             self._error = error
-
-    def _connected(self) -> JoinStore:
-        """The partition's store; a Redis that starts is waited for, as nothing is held yet."""
-        for tries_left in reversed(range(CONNECT_TRIES)):
-            try:
-                return self._connect()
-            except Gap:
-                metrics.REDIS_TRIES.inc()
-                if tries_left == 0 or self._stop.wait(CONNECT_AGAIN_S):
-                    raise
-        raise AssertionError("the last try returns or raises")
 
     def check(self) -> None:
         """Raise what the session raised."""
@@ -212,6 +209,18 @@ class _Running:
         self._thread.join(STOP_S)
         if self._thread.is_alive():
             raise SessionEnd(f"session {self._partition} did not end in {STOP_S} s")
+
+
+def _connected(connect: Callable[[], JoinStore], stop: threading.Event) -> JoinStore:
+    """A partition's store; a Redis that starts is waited for, as nothing is held yet."""
+    for tries_left in reversed(range(CONNECT_TRIES)):
+        try:
+            return connect()
+        except Gap:
+            metrics.REDIS_TRIES.inc()
+            if tries_left == 0 or stop.wait(CONNECT_AGAIN_S):
+                raise
+    raise AssertionError("the last try returns or raises")
 
 
 def run_worker(
