@@ -3,6 +3,8 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import partial
 
 import pytest
 
@@ -13,6 +15,7 @@ from connectors.line import Line, Modality, Station, Topics
 from connectors.memory import MemoryLog
 from connectors.memory_scorer import HashScorer
 from connectors.messages import ProductPolicy
+from connectors.ports import Outgoing
 from deploy.wiring import ensure_line_topics
 from ingest import broker_time, service
 from ingest.memory import MemoryJoinStore
@@ -132,6 +135,24 @@ def test_a_redis_that_is_starting_is_waited_for(shift: Shift, monkeypatch) -> No
     shift.end()
     assert shift.error is None
     assert shown("redis_tries_total") == before + 3
+
+
+@pytest.mark.parametrize("deleted", [0, 1])
+def test_a_slot_is_wiped_at_a_first_start_only_if_the_whole_log_is_there(
+    shift: Shift, monkeypatch: pytest.MonkeyPatch, deleted: int
+) -> None:
+    """It may be of another log of this name; where records are gone, it may be all that is left."""
+    wiped: list[int] = []
+    topic = LINE.topic("records")
+    with closing(shift.log.writer()) as writer:
+        for partition, store in shift.stores.items():
+            writer.send(Outgoing(topic=topic, key=None, value=b"", partition=partition))
+            shift.log.delete_before(topic, partition, deleted)
+            monkeypatch.setattr(store, "wipe", partial(wiped.append, partition))
+    shift.begin()
+    until(lambda: sum(bool(store.state.token) for store in shift.stores.values()) == PARTITIONS_MAX)
+    shift.end()
+    assert len(wiped) == (0 if deleted else PARTITIONS_MAX)
 
 
 def test_a_redis_that_stays_away_ends_the_process(shift: Shift, monkeypatch) -> None:
