@@ -18,6 +18,9 @@ _CAUSES_MAX: Final = 8
 _FORBIDDEN: Final = re.compile(r"user executing the script can't|has no permissions")
 """How a script's command is refused, by Redis and by Valkey: no error class of its own."""
 
+_FULL: Final = "used memory > 'maxmemory'"
+"""How a full server refuses a write, in a script or not."""
+
 _LOGIN: Final = (redis.exceptions.AuthenticationError, redis.exceptions.AuthorizationError)
 _RIGHTS: Final = "deploy/SECURITY.md lists the rights that it needs"
 
@@ -76,6 +79,11 @@ def refused(error: BaseException) -> Poison | None:
             return REDIS_TLS.distrust(cause)
         cause = None if cause is None else cause.__cause__ or cause.__context__
     return None
+
+
+def is_full(error: BaseException) -> bool:
+    """Whether the server refused because its memory is at its limit; it has written nothing."""
+    return _FULL in str(error)
 
 
 def check_server(client: Any) -> None:

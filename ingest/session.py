@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 
 from connectors.clock import Clock
-from connectors.errors import OutOfRange
+from connectors.errors import Backpressure, OutOfRange
 from connectors.line import Line
 from connectors.messages import Disposition, PolicyChange, Verdict
 from connectors.metrics import APPLY_SECONDS, SESSION_ENDS, SESSION_STARTS
@@ -36,6 +36,8 @@ READY_MAX: Final = 4096
 """From this many unjudged revisions on reading is paused, until half of them are leased."""
 OUTBOX_MAX: Final = 1024
 """From this many undelivered dead letters on reading is paused, until half are delivered."""
+FULL_AGAIN_S: Final = 1.0
+"""A store without memory for a run of records is asked again after so long."""
 PROBE_S: Final = 1.0
 WATERMARK_S: Final = 1.0
 POISON_REASONS: Final = ("payload_", "poison:")
@@ -109,8 +111,8 @@ class Session:
         self._pending: list[Event] = []
         self._judging: list[Judging] = []
         self._state = _UNKNOWN
-        self._paused = False
-        self._probed_s = self._marked_s = self._moved_s = 0.0
+        self._paused = self._full = False
+        self._asked_s = self._probed_s = self._marked_s = self._moved_s = 0.0
         self.watermark: Committed | None = None
         """Newest position that the group may commit; read by the worker's main thread."""
 
@@ -200,7 +202,7 @@ class Session:
         self._publisher.read_back(start=0)
 
     def _read(self) -> None:
-        if self._pending:
+        if self._pending and not self._full:
             return
         self._throttle()
         try:
@@ -227,6 +229,7 @@ class Session:
         waiting = (
             ("ready", self._state.ready, READY_MAX),
             ("outbox", self._state.outbox, OUTBOX_MAX),
+            ("redis", int(self._full), 1),
         )
         if self._paused:
             if all(count <= limit // 2 for _, count, limit in waiting):
@@ -242,10 +245,19 @@ class Session:
             logger.warning("reading_paused", partition=self.partition, full=full)
 
     def _apply(self) -> None:
-        if not self._pending:
+        now_s = self._clock.monotonic_s()
+        if not self._pending or (self._full and now_s - self._asked_s < FULL_AGAIN_S):
             return
-        with APPLY_SECONDS.time():
-            self._state = self._store.apply(self._pending)
+        self._asked_s = now_s
+        try:
+            with APPLY_SECONDS.time():
+                self._state = self._store.apply(self._pending)
+        except Backpressure as error:
+            if not self._full:
+                logger.warning("redis_full", partition=self.partition, reason=str(error))
+            self._full = True
+            return
+        self._full = False
         self._meters.applied(self._state.taken)
         self._pending = self._pending[self._state.taken :]
 

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 import msgpack
 import redis
 
-from connectors.errors import Fenced, Gap
+from connectors.errors import Backpressure, Fenced, Gap
 from connectors.tls import TlsFiles
 from ingest.events import (
     AliasEvent,
@@ -25,7 +25,14 @@ from ingest.events import (
     TickEvent,
 )
 from ingest.joiner import Capture
-from ingest.redis_client import REDIS_TLS, check_server, connected, refused, translated
+from ingest.redis_client import (
+    REDIS_TLS,
+    check_server,
+    connected,
+    is_full,
+    refused,
+    translated,
+)
 
 _LUA: Final = Path(__file__).parent / "lua"
 _SCRIPTS: Final = (
@@ -34,6 +41,9 @@ _SCRIPTS: Final = (
 _KEYS: Final = (
     *("meta", "parts", "due", "opens", "ready", "leased", "evidence", "chosen"),
     *("published", "markers", "spans", "outbox", "policies"),
+)
+_FULL_REMEDY: Final = (
+    "raise its maxmemory, or lower deadline_ms or late_horizon_ms in the line file"
 )
 TICK_SLICE_PARTS: Final = 128
 """How many parts one call may close or evict, so that no script holds Redis for long."""
@@ -118,7 +128,12 @@ class JoinStore(Protocol):
         ...
 
     def apply(self, events: Sequence[Event]) -> Applied:
-        """Take a run of events in offset order."""
+        """Take a run of events in offset order.
+
+        Raises:
+            Backpressure: There is no memory for it; nothing of it was taken, and whatever drains
+                the slot still works.
+        """
         ...
 
     def wipe(self) -> None:
@@ -325,6 +340,8 @@ class RedisJoinStore:
         except redis.exceptions.NoScriptError as error:
             raise Gap(f"{name}: Redis has lost its scripts") from error
         except redis.exceptions.ResponseError as error:
+            if is_full(error):
+                raise Backpressure(f"{name}: Redis is full; {_FULL_REMEDY}") from error
             self.wipe()
             raise refused(error) or Gap(f"{name}: script failed, slot wiped: {error}") from error
         except redis.exceptions.RedisError as error:

@@ -2,7 +2,7 @@
 -- ARGV[3..] member, verdict, member, verdict, ...
 -- Returns {'OK', answer, ...} in order: 1 when it is published already, 0 when the offered verdict is the
 -- chosen one, else the bytes that were chosen before. A member that is not leased is a GAP.
-local problem = guard()
+local problem = guard(true)
 if problem then return {problem} end
 local members, names = {}, {}
 for i = 3, #ARGV, 2 do

@@ -1,6 +1,6 @@
 -- CONFIRM: these verdicts were read back from the verdict log.
 -- ARGV[3] the new pub; ARGV[4..] part, revision, opening offset, ...  Returns {'OK'}.
-local problem = guard()
+local problem = guard(true)
 if problem then return {problem} end
 local names, members, openings = {}, {}, {}
 for i = 4, #ARGV, 3 do

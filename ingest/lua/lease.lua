@@ -1,6 +1,6 @@
 -- LEASE: hand out ready revisions, oldest first; revision n + 1 only when n is no longer ready.
 -- ARGV[3] limit. Returns {'OK', ready left, member, evidence, member, evidence, ...}.
-local problem = guard()
+local problem = guard(true)
 if problem then return {problem} end
 local limit = tonumber(ARGV[3])
 local members, moved = {}, {}

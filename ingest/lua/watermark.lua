@@ -2,7 +2,7 @@
 -- {'OK', offset, digest, how many parts have state}.
 -- It holds every part with state or with an unpublished revision and every undelivered dead letter, and
 -- it never lies inside the span of an evicted part.
-local problem = guard()
+local problem = guard(true)
 if problem then return {problem} end
 local applied = tonumber(redis.call('HGET', meta, 'applied'))
 local low = applied + 1

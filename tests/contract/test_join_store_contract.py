@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 import redis
 
-from connectors.errors import Fenced, Gap
+from connectors.errors import Backpressure, Fenced, Gap
 from connectors.messages import LinePolicy, ProductPolicy
 from deploy.embedded import EmbeddedStack
 from ingest.events import Event, PolicyEvent, RefusedEvent, TickEvent
@@ -333,6 +333,32 @@ def test_lost_and_rolled_back_state_is_a_gap(urls: dict[str, str]) -> None:
         with pytest.raises(Gap):
             real.watermark()
     real.close()
+
+
+@pytest.mark.parametrize("server", servers()[1:])
+def test_a_full_server_takes_no_record_and_still_drains(server: str, urls: dict[str, str]) -> None:
+    """What is refused is refused whole, and can be sent again; a slot can always be emptied."""
+    store = RedisJoinStore(urls[server], "t.full")
+    begin(store)
+    store.apply([capture(0, "a", "rgb", product="foil")])
+    run = [
+        capture(1, "b", "rgb", product="foil"),
+        RefusedEvent(offset=2, logged_at_ms=1, field="body", reason="bad"),
+    ]
+    with redis.Redis.from_url(urls[server]) as operator:
+        operator.config_set("maxmemory", 1)
+        try:
+            with pytest.raises(Backpressure, match="maxmemory"):
+                store.apply(run)
+            assert publish_all(store, 0) == [("a", 1)]
+            assert store.letters(delivered_below=0, limit=1) == []
+            assert store.watermark().offset == 0
+            assert store.takeover("t2") is not None
+        finally:
+            operator.config_set("maxmemory", 0)
+    applied = store.apply(run)
+    assert (applied.taken, applied.ready, applied.outbox) == (2, 1, 1)
+    store.close()
 
 
 def test_a_tick_that_closes_many_parts_is_cut_into_slices(store: JoinStore) -> None:
