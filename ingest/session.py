@@ -187,19 +187,31 @@ class Session:
         )
 
     def _start_cold(self, token: str) -> None:
-        start = max(self._committed.offset, self._reader.log_start())
-        if start > self._committed.offset:
-            logger.error(
-                "records_lost_to_retention",
-                partition=self.partition,
-                committed=self._committed.offset,
-                log_start=start,
-            )
+        start = self._first_held()
         policy = self._policies.find(self._committed.metadata) or self._policies.own
         body = policy.to_bytes().decode()
         self._store.reset(token, applied=start - 1, policy=policy.digest, body=body)
         self._state = replace(_UNKNOWN, applied=start - 1)
         self._publisher.read_back(start=0)
+
+    def _first_held(self) -> int:
+        """Where to begin: the committed position, if the log holds it.
+
+        A committed position beyond the log's end is another log's: the topic was deleted and
+        created again under a worker that ran, or an unclean election cut it.
+        """
+        committed, start = self._committed.offset, self._reader.log_start()
+        end = self._reader.stable_end()
+        if start <= committed <= end:
+            return committed
+        logger.error(
+            "records_lost_to_retention" if committed < start else "committed_beyond_the_log",
+            partition=self.partition,
+            committed=committed,
+            log_start=start,
+            log_end=end,
+        )
+        return start
 
     def _read(self) -> None:
         if self._pending and not self._full:
@@ -208,8 +220,9 @@ class Session:
         try:
             records = self._reader.poll(timeout_s=self._patience_s(), limit=RUN_RECORDS_MAX)
         except OutOfRange:
-            # The slot believes in a position that the log does not hold.
+            # The slot believes in a position that the log does not hold, and so does the mark.
             self._store.wipe()
+            self.watermark = None
             raise
         if records:
             self._moved_s = self._clock.monotonic_s()

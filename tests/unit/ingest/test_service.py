@@ -7,6 +7,7 @@ from contextlib import closing
 from functools import partial
 
 import pytest
+import structlog
 
 from connectors import metrics
 from connectors.clock import SystemClock
@@ -15,7 +16,7 @@ from connectors.line import Line, Modality, Station, Topics
 from connectors.memory import MemoryLog
 from connectors.memory_scorer import HashScorer
 from connectors.messages import ProductPolicy
-from connectors.ports import Outgoing
+from connectors.ports import Committed, Outgoing
 from deploy.wiring import ensure_line_topics
 from ingest import broker_time, service
 from ingest.memory import MemoryJoinStore
@@ -153,6 +154,26 @@ def test_a_slot_is_wiped_at_a_first_start_only_if_the_whole_log_is_there(
     until(lambda: sum(bool(store.state.token) for store in shift.stores.values()) == PARTITIONS_MAX)
     shift.end()
     assert len(wiped) == (0 if deleted else PARTITIONS_MAX)
+
+
+def test_a_position_beyond_the_log_begins_at_its_start_and_is_said_aloud(
+    shift: Shift, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The topic was deleted and created again under a worker that ran: nothing of it is skipped."""
+    topic = LINE.topic("records")
+    with closing(shift.log.writer()) as writer:
+        for partition in shift.stores:
+            writer.send(Outgoing(topic=topic, key=None, value=b"", partition=partition))
+    beyond = Committed(offset=50, metadata="of another log")
+    monkeypatch.setattr(shift.worker._member, "committed", lambda _: beyond)
+    with structlog.testing.capture_logs() as said:
+        shift.begin()
+        until(lambda: sum(store.state.applied >= 0 for store in shift.stores.values()) > 0)
+        shift.end()
+    found = [each for each in said if each["event"] == "committed_beyond_the_log"]
+    assert found
+    assert found[0] | {"committed": 50, "log_start": 0, "log_level": "error"} == found[0]
+    assert shift.error is None
 
 
 def test_a_redis_that_stays_away_ends_the_process(shift: Shift, monkeypatch) -> None:
