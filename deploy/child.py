@@ -67,7 +67,8 @@ class Child:
             elif self.ready_s is None and self.is_ready():
                 self.ready_s = now_s
                 if self.standby:
-                    self._next = self._spawn((*self.command, STANDBY), env)
+                    command = (*self.command, STANDBY, str(self._standby_path))
+                    self._next = self._spawn(command, env)
         if self.state == "waiting" and now_s >= self.due_s:
             self._start(env)
 
@@ -75,10 +76,16 @@ class Child:
         """Whether the process that runs now has said that it does its work."""
         if self.process is None or self.state != "running":
             return False
-        try:
-            return int(self.ready_path.read_text()) == self.process.pid
-        except (OSError, ValueError):
-            return False
+        return _says(self.ready_path, self.process.pid)
+
+    def standby_is_ready(self) -> bool:
+        """Whether a second process has said that it can take over."""
+        waiting = self._next
+        return (
+            waiting is not None
+            and waiting.poll() is None
+            and _says(self._standby_path, waiting.pid)
+        )
 
     def running(self) -> subprocess.Popen[bytes]:
         """The process.
@@ -130,6 +137,7 @@ class Child:
             "exit_code": self.exit_code,
             "metrics_port": self.metrics_port,
             "standby_pid": None if self._next is None else self._next.pid,
+            "standby_ready": self.standby_is_ready(),
         }
 
     def last_words(self) -> str:
@@ -140,6 +148,11 @@ class Child:
             return "it left no log"
         said = [line for line in lines if line.strip()]
         return said[-1][:2000] if said else f"it left an empty log, {self.log_path}"
+
+    @property
+    def _standby_path(self) -> Path:
+        """A second process writes its process id there once it can take over."""
+        return self.ready_path.with_name(f"{self.ready_path.name}.standby")
 
     def _start(self, env: Mapping[str, str]) -> None:
         waiting = self._taken_standby()
@@ -202,6 +215,19 @@ class Child:
         with suppress(OSError):
             if process.stdin is not None:
                 process.stdin.close()
+
+
+def say_ready(path: Path) -> None:
+    """The process that runs this is ready, for whoever reads `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(str(os.getpid()), encoding="ascii")
+
+
+def _says(path: Path, pid: int) -> bool:
+    try:
+        return int(path.read_text()) == pid
+    except (OSError, ValueError):
+        return False
 
 
 def ready_path(folder: Path, name: str) -> Path:

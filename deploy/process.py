@@ -18,7 +18,7 @@ import structlog
 
 from connectors.errors import HololineError, Poison, SessionEnd
 from connectors.metrics import serve_metrics
-from deploy.child import EXIT_POISON, EXIT_SESSION_END, STANDBY, ready_path
+from deploy.child import EXIT_POISON, EXIT_SESSION_END, STANDBY, ready_path, say_ready
 from deploy.line_file import load_line
 from deploy.logs import configure_logs
 from deploy.names import check_names
@@ -40,22 +40,26 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--line", type=Path, required=True, help="the line file")
     parser.add_argument("--instance", help="name among processes of this role, such as worker-2")
     parser.add_argument(
-        STANDBY, action="store_true", help="import what is needed, begin when stdin brings a line"
+        STANDBY,
+        type=Path,
+        metavar="FILE",
+        help="import what is needed, say so in FILE, begin when stdin brings a line",
     )
     parser.add_argument("--metrics-port", type=int, help="overrides HOLOLINE_METRICS_PORT")
     parser.add_argument("--parent", type=int, help="end when this process, our parent, ends")
     given = parser.parse_args(arguments)
     if given.parent is not None:
         _die_with(given.parent)
-    if given.standby and not _told_to_begin():
+    if given.standby and not _told_to_begin(given.standby):
         os._exit(0)
     os._exit(_run(given))  # threads of libraries must not keep a dead process up
 
 
-def _told_to_begin() -> bool:
+def _told_to_begin(ready: Path) -> bool:
     """Whether stdin brought a line, once all that a worker imports is there."""
     for module in _WORKER_IMPORTS:
         importlib.import_module(module)
+    say_ready(ready)
     return sys.stdin.buffer.readline() != b""
 
 
@@ -104,13 +108,8 @@ def _context(instance: str, line_path: Path, settings: Settings) -> Context:
         line=load_line(line_path),
         settings=settings,
         stop=stop,
-        ready=lambda: _say_ready(ready),
+        ready=lambda: say_ready(ready),
     )
-
-
-def _say_ready(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(str(os.getpid()), encoding="ascii")
 
 
 def _die_with(parent: int) -> None:

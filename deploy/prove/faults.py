@@ -83,6 +83,14 @@ class Scene:
 
 
 def _worker_kill(scene: Scene) -> str:
+    """Of a line that had its seconds since the fault before: its standbys are ready."""
+    give_up_s = time.monotonic() + BOUND_S
+    while not scene.line.stands_by() and time.monotonic() < give_up_s:
+        time.sleep(_LOOK_S)
+    return _kill_one(scene)
+
+
+def _kill_one(scene: Scene) -> str:
     process = scene.worker()
     scene.hit()
     process.kill()
@@ -92,7 +100,7 @@ def _worker_kill(scene: Scene) -> str:
 def _worker_kills(scene: Scene) -> str:
     """Again while the first is still recovering."""
     for _ in range(3):
-        _worker_kill(scene)
+        _kill_one(scene)
         time.sleep(scene.random.uniform(0.1, 0.8))
     return "three within 2 s"
 
@@ -147,7 +155,7 @@ def _policy_change(scene: Scene) -> str:
     """A worker brings other deadlines; the other one still has those before, and writes so."""
     factor = scene.random.uniform(0.5, 1.5)
     scene.line.change_deadlines(factor)
-    return f"{_worker_kill(scene)}, deadlines times {factor:.2f}"
+    return f"{_kill_one(scene)}, deadlines times {factor:.2f}"
 
 
 def _late_bytes(scene: Scene) -> str:
@@ -155,7 +163,7 @@ def _late_bytes(scene: Scene) -> str:
     held_s = scene.random.uniform(2.0, 8.0)
     with scene.servers.held("kafka"):
         time.sleep(scene.random.uniform(0.1, 0.5))
-        killed = _worker_kill(scene)
+        killed = _kill_one(scene)
         time.sleep(held_s)
     return f"{killed}, its bytes {held_s:.1f} s later"
 
@@ -222,7 +230,7 @@ def _kill_after_flush(scene: Scene) -> str:
     """The worker dies while it replays."""
     scene.servers.flush_redis()
     time.sleep(scene.random.uniform(0.5, 2.5))
-    return _worker_kill(scene)
+    return _kill_one(scene)
 
 
 def _broker_kill(scene: Scene) -> str:

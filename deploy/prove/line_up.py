@@ -132,6 +132,15 @@ class ProofLine:
                 latest[started["partition"]] = max(since, latest.get(started["partition"], since))
         return sorted({name for _, name in latest.values()}) or list(WORKERS)
 
+    def stands_by(self) -> bool:
+        """Whether every worker runs, with a second process ready to take over."""
+        assert self._supervisor is not None, "enter the context first"
+        children = self._supervisor.status()["children"]
+        return all(
+            children[name]["state"] == "ready" and children[name]["standby_ready"]
+            for name in WORKERS
+        )
+
     def restarts(self) -> int:
         """How often workers were started anew."""
         assert self._supervisor is not None, "enter the context first"

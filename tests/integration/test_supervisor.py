@@ -69,11 +69,16 @@ def test_a_process_that_stands_by_takes_over_and_the_next_one_stands_by(
 ):
     """Whoever is killed is followed by a process whose imports are done."""
     ready = READY.format(path=str(tmp_path / "run" / "worker-1.ready"))
-    waits = "import sys, time\nif '--standby' in sys.argv: sys.stdin.readline() or sys.exit()\n"
+    waits = (
+        "import os, sys, time\n"
+        "if '--standby' in sys.argv:\n"
+        "    open(sys.argv[-1], 'w').write(str(os.getpid()))\n"
+        "    sys.stdin.readline() or sys.exit()\n"
+    )
     command = [sys.executable, "-c", waits + ready + "time.sleep(600)"]
     supervisor.add_command("worker-1", command, standby=True)
     for restarts in (0, 1, 2):
-        until(lambda: supervisor.status()["children"]["worker-1"]["standby_pid"] is not None)
+        until(lambda: supervisor.status()["children"]["worker-1"]["standby_ready"])
         told = supervisor.status()["children"]["worker-1"]
         assert told["restarts"] == restarts
         assert control(tmp_path, "kill_worker")["pid"] == told["pid"]
@@ -96,7 +101,13 @@ def test_a_child_whose_standby_has_ended_is_started_as_ever(supervisor: Supervis
     supervisor.add_command("worker-1", command, standby=True)
     until(lambda: supervisor.status()["children"]["worker-1"]["standby_pid"] is not None)
     told = supervisor.status()["children"]["worker-1"]
-    until(lambda: psutil.Process(told["standby_pid"]).status() == psutil.STATUS_ZOMBIE)
+    until(
+        lambda: (
+            not psutil.pid_exists(told["standby_pid"])
+            or psutil.Process(told["standby_pid"]).status() == psutil.STATUS_ZOMBIE
+        )
+    )
+    assert not supervisor.status()["children"]["worker-1"]["standby_ready"]
     supervisor.kill("worker-1")
     until(lambda: pid_of(supervisor, "worker-1") not in {told["pid"], told["standby_pid"]})
     supervisor.wait_ready("worker-1", timeout_s=60)
