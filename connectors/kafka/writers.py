@@ -110,6 +110,7 @@ class KafkaTransactionalWriter:
             metrics_enabled=False,
             delivery_timeout_ms=int(DELIVERY_TIMEOUT_S * 1000),
         )
+        _never_take_back(self._producer)
 
     def start(self) -> None:
         """See `TransactionalWriter.start`."""
@@ -175,6 +176,15 @@ def within(timeout_s: float, call: Callable[[], _Result], *, name: str) -> _Resu
         return outcome.result(timeout_s)
     except TimeoutError as error:
         raise DeadlineExceeded(f"{name} did not end within {timeout_s} s") from error
+
+
+def _never_take_back(producer: Any) -> None:
+    """A refused epoch is the end of `producer`, not a reason to ask for a newer one.
+
+    kafka-python 3.0.12 answers INVALID_PRODUCER_EPOCH to a batch with InitProducerId, as KIP-360
+    has it for producers that nobody has fenced: the id may leave its new owner again.
+    """
+    producer._transaction_manager._supports_epoch_bump = lambda: False  # noqa: SLF001 - no option
 
 
 def _send(producer: Any, record: Outgoing) -> Any:

@@ -5,11 +5,13 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
+from kafka import errors
 
 from connectors.errors import DeadlineExceeded, Unavailable
 from connectors.kafka import KafkaLog, member, readers, writers
@@ -76,18 +78,41 @@ def no_client_threads() -> bool:
 
 def test_a_commit_that_hangs_meets_its_deadline(broker: Broker) -> None:
     """Its outcome is unknown and said so; a new writer takes over when the broker is back."""
-    writer = broker.log.transactional_writer("x")
-    writer.start()
-    writer.publish([RECORD]).result(BOUND_S)
-    broker.process.send_signal(signal.SIGSTOP)
-    with pytest.raises(DeadlineExceeded):
+    with (
+        closing(broker.log.transactional_writer("x")) as writer,
+        closing(broker.log.transactional_writer("x")) as heir,
+    ):
+        writer.start()
         writer.publish([RECORD]).result(BOUND_S)
-    broker.process.send_signal(signal.SIGCONT)
-    heir = broker.log.transactional_writer("x")
-    heir.start()
-    heir.publish([RECORD]).result(BOUND_S)
-    heir.close()
-    writer.close()
+        broker.process.send_signal(signal.SIGSTOP)
+        with pytest.raises(DeadlineExceeded):
+            writer.publish([RECORD]).result(BOUND_S)
+        broker.process.send_signal(signal.SIGCONT)
+        heir.start()
+        heir.publish([RECORD]).result(BOUND_S)
+    assert no_client_threads()
+
+
+def test_a_fenced_writer_never_takes_its_id_back(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its client would: refused as too old, it asks for a newer epoch, and so fences its heir."""
+    with (
+        closing(broker.log.transactional_writer("x")) as fenced,
+        closing(broker.log.transactional_writer("x")) as heir,
+    ):
+        fenced.start()
+        producer = fenced._producer
+        producer.begin_transaction()
+        producer.send("t", b"v", partition=0)
+        producer.flush(BOUND_S)
+        heir.start()
+        late = producer.send("t", b"v", partition=0)
+        producer.flush(BOUND_S)
+        assert isinstance(late.exception, errors.InvalidProducerEpochError)
+        assert producer._transaction_manager.has_fatal_error()
+        heir.publish([RECORD]).result(BOUND_S)
+    assert "Bumping producer epoch" not in caplog.text
     assert no_client_threads()
 
 
