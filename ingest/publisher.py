@@ -6,6 +6,7 @@ reader without a group, committed records only. What counts is what was read bac
 
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import Final
 
@@ -69,8 +70,14 @@ class Publisher:
         self._partition = partition
         self._store = store
         self._clock = clock
-        self._writer = log.transactional_writer(f"{line.name}.p{partition}")
-        self._reader = log.partition_reader(self._topic, partition)
+        with ExitStack() as opened:
+            self._writer = opened.enter_context(
+                closing(log.transactional_writer(f"{line.name}.p{partition}"))
+            )
+            self._reader = opened.enter_context(
+                closing(log.partition_reader(self._topic, partition))
+            )
+            self._opened = opened.pop_all()
         self._chosen: list[Chosen] = []
         self._committing: Future[list[LogPosition]] | None = None
         self._committing_since_s = 0.0
@@ -164,8 +171,7 @@ class Publisher:
 
     def close(self) -> None:
         """Free threads and sockets."""
-        self._reader.close()
-        self._writer.close()
+        self._opened.close()
 
     def _confirm(self, *, timeout_s: float) -> bool:
         records = self._reader.poll(timeout_s=timeout_s, limit=_RUN)

@@ -5,7 +5,7 @@ Revocation ends a session; anything unexpected ends the process, and the supervi
 
 import threading
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Final
 
 import structlog
@@ -56,10 +56,16 @@ class Worker:
         self._scorer = scorer
         self._clock = clock
         self._policies = PolicyBook(log=log, topic=line.topic("policies"), own=line.policy())
-        self._writer: LogWriter = log.writer()
-        self._member: GroupMember = log.member(
-            group=f"{line.name}.worker", topic=line.topic("records"), instance=instance
-        )
+        with ExitStack() as opened:
+            self._writer: LogWriter = opened.enter_context(closing(log.writer()))
+            self._member: GroupMember = opened.enter_context(
+                closing(
+                    log.member(
+                        group=f"{line.name}.worker", topic=line.topic("records"), instance=instance
+                    )
+                )
+            )
+            self._opened = opened.pop_all()
         self._stop = threading.Event()
         self._running: dict[int, _Running] = {}
         self._committed: dict[int, Committed] = {}
@@ -83,11 +89,10 @@ class Worker:
                     running.check()
                 self._commit()
         finally:
-            for running in self._running.values():
-                running.end()
-            self._commit(at_once=True)
-            self._member.close()
-            self._writer.close()
+            with self._opened:
+                for running in self._running.values():
+                    running.end()
+                self._commit(at_once=True)
 
     def _start_missing(self, owned: frozenset[int]) -> None:
         """Each owned partition has its session, as far as there is room in this process.

@@ -8,6 +8,7 @@ import threading
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -96,17 +97,33 @@ class Session:
         self._policies = policies
         self._writer = writer
         self._clock = clock
-        self._reader = log.partition_reader(self._records, partition)
-        self._intake = Intake(
-            line=line, partitions=log.partition_count(self._records), policies=policies
-        )
-        self._publisher = Publisher(
-            log=log, line=line, partition=partition, store=store, clock=clock
-        )
-        self._meters = Meters(partition)
-        self._letters = DeadLetters(
-            log=log, line=line, partition=partition, store=store, writer=writer, clock=clock
-        )
+        with ExitStack() as opened:  # what was opened is closed when what follows fails
+            opened.callback(store.close)
+            self._reader = opened.enter_context(
+                closing(log.partition_reader(self._records, partition))
+            )
+            self._intake = Intake(
+                line=line, partitions=log.partition_count(self._records), policies=policies
+            )
+            self._publisher = opened.enter_context(
+                closing(
+                    Publisher(log=log, line=line, partition=partition, store=store, clock=clock)
+                )
+            )
+            self._letters = opened.enter_context(
+                closing(
+                    DeadLetters(
+                        log=log,
+                        line=line,
+                        partition=partition,
+                        store=store,
+                        writer=writer,
+                        clock=clock,
+                    )
+                )
+            )
+            self._meters = opened.enter_context(closing(Meters(partition)))
+            self._opened = opened.pop_all()
         self._ticker = Ticker(writer=writer, topic=self._records, partition=partition, clock=clock)
         self._pending: list[Event] = []
         self._judging: list[Judging] = []
@@ -131,11 +148,7 @@ class Session:
             SESSION_ENDS.labels(type(error).__name__).inc()
             raise
         finally:
-            self._publisher.close()
-            self._letters.close()
-            self._reader.close()
-            self._store.close()
-            self._meters.close()
+            self._opened.close()
 
     def step(self) -> None:
         """One round: read, apply, lease, publish, confirm, deliver, tick, mark."""

@@ -1,7 +1,8 @@
 """Reading by position: one partition, or all of a topic; committed records only, no group."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from kafka import KafkaConsumer, TopicPartition, errors
@@ -63,6 +64,15 @@ class _Reader:
     def close(self) -> None:
         self._consumer.close(autocommit=False, timeout_ms=int(CLOSE_TIMEOUT_S * 1000))
 
+    @contextmanager
+    def _closed_on_failure(self) -> Iterator[None]:
+        """No connection is left of a reader that could not be made whole."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
     def _log_starts(self) -> dict[TopicPartition, int]:
         with translated("could not ask for the start of the log"):
             starts: dict[TopicPartition, int] = self._consumer.beginning_offsets(
@@ -100,7 +110,8 @@ class KafkaPartitionReader(_Reader):
     ) -> None:
         self._partition = TopicPartition(topic, partition)
         super().__init__(brokers, partitions=[self._partition], reset="none", isolation=isolation)
-        self.seek(self.log_start())
+        with self._closed_on_failure():
+            self.seek(self.log_start())
 
     def seek(self, offset: int) -> None:
         """See `PartitionReader.seek`."""
@@ -143,7 +154,8 @@ class KafkaTopicReader(_Reader):
     ) -> None:
         assigned = [TopicPartition(topic, number) for number in range(partitions)]
         super().__init__(brokers, partitions=assigned, reset="earliest")
-        origins = self._stable_ends() if start is None else self._log_starts()
+        with self._closed_on_failure():
+            origins = self._stable_ends() if start is None else self._log_starts()
         for partition, origin in origins.items():
             wanted = origin if start is None else start.get(partition.partition, origin)
             self._consumer.seek(partition, wanted)

@@ -120,12 +120,12 @@ class Site:
         until(more)
 
     def _ends(self) -> list[int]:
-        readers = [self.log.partition_reader(self.line.topic("verdicts"), p) for p in PARTITIONS]
-        try:
-            return [reader.stable_end() for reader in readers]
-        finally:
-            for reader in readers:
-                reader.close()
+        ends = []
+        for partition in PARTITIONS:
+            topic = self.line.topic("verdicts")
+            with closing(self.log.partition_reader(topic, partition)) as reader:
+                ends.append(reader.stable_end())
+        return ends
 
     def answered(self) -> None:
         """Every record is in a verdict or a letter, each once, as the oracle says."""
