@@ -10,8 +10,9 @@ from deploy.prove.rounds import Wanted
 PARTS_A_ROUND: Final = 10_000
 LITE_PARTS: Final = 1_000
 CONTROL_PARTS: Final = 400
+CONTROL_PARTS_QUICK: Final = 200
 CONTROL_KINDS: Final = ("redis_rollback", "worker_zombie", "redis_flush", "rollback_under_leases")
-"""Faults that a worker without guards cannot stand."""
+"""Faults that a worker without guards cannot stand; a quick proof does two of them."""
 
 REPLAY_RECORDS: Final = 60_000
 REPLAY_RECORDS_QUICK: Final = 6_000
@@ -52,7 +53,8 @@ def plan_rounds(wanted: Wanted, *, own_servers: bool) -> list[RoundPlan]:
     if own_servers:
         records = REPLAY_RECORDS_QUICK if wanted.quick else REPLAY_RECORDS
         rounds.append(("replay", records // 3, 1, True))
-        rounds.append(("control", CONTROL_PARTS, len(CONTROL_KINDS), False))
+        size = (CONTROL_PARTS_QUICK, 2) if wanted.quick else (CONTROL_PARTS, len(CONTROL_KINDS))
+        rounds.append(("control", *size, False))
     if not wanted.quick:
         rounds.append(("lite", LITE_PARTS, 8, True))
     if wanted.soak_minutes > 0:
