@@ -40,6 +40,9 @@ RATE_MAX: Final = 80.0
 SECONDS_A_FAULT: Final = 15.0
 """So long a fault takes with its recovery, about: the load is spread over all of them."""
 
+SECONDS_A_FAULT_QUICK: Final = 6.0
+"""A short round has little to replay."""
+
 RECOVERY_BOUND_S: Final = 60.0
 DRAIN_BOUND_S: Final = 240.0
 _BREATH_S: Final = 0.3
@@ -198,7 +201,8 @@ class Stage:
         planned = plan_faults(
             kinds if plan.guarded else CONTROL_KINDS, count=plan.faults, seed=plan.seed
         )
-        rate = min(RATE_MAX, plan.parts / (SECONDS_A_FAULT * max(1, plan.faults)))
+        seconds = SECONDS_A_FAULT_QUICK if quick else SECONDS_A_FAULT
+        rate = min(RATE_MAX, plan.parts / (seconds * max(1, plan.faults)))
         with ExitStack() as exits:
             up = exits.enter_context(self.line_up(line, plan))
             follower = exits.enter_context(
