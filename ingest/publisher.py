@@ -6,7 +6,7 @@ reader without a group, committed records only. What counts is what was read bac
 
 from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Final
 
@@ -71,12 +71,10 @@ class Publisher:
         self._store = store
         self._clock = clock
         with ExitStack() as opened:
-            self._writer = opened.enter_context(
-                closing(log.transactional_writer(f"{line.name}.p{partition}"))
-            )
-            self._reader = opened.enter_context(
-                closing(log.partition_reader(self._topic, partition))
-            )
+            self._writer = log.transactional_writer(f"{line.name}.p{partition}")
+            opened.callback(self._writer.close)
+            self._reader = log.partition_reader(self._topic, partition)
+            opened.callback(self._reader.close)
             self._opened = opened.pop_all()
         self._chosen: list[Chosen] = []
         self._committing: Future[list[LogPosition]] | None = None

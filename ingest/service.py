@@ -57,14 +57,12 @@ class Worker:
         self._clock = clock
         self._policies = PolicyBook(log=log, topic=line.topic("policies"), own=line.policy())
         with ExitStack() as opened:
-            self._writer: LogWriter = opened.enter_context(closing(log.writer()))
-            self._member: GroupMember = opened.enter_context(
-                closing(
-                    log.member(
-                        group=f"{line.name}.worker", topic=line.topic("records"), instance=instance
-                    )
-                )
+            self._writer: LogWriter = log.writer()
+            opened.callback(self._writer.close)
+            self._member: GroupMember = log.member(
+                group=f"{line.name}.worker", topic=line.topic("records"), instance=instance
             )
+            opened.callback(self._member.close)
             self._opened = opened.pop_all()
         self._stop = threading.Event()
         self._running: dict[int, _Running] = {}

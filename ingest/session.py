@@ -8,7 +8,7 @@ import threading
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -99,30 +99,21 @@ class Session:
         self._clock = clock
         with ExitStack() as opened:  # what was opened is closed when what follows fails
             opened.callback(store.close)
-            self._reader = opened.enter_context(
-                closing(log.partition_reader(self._records, partition))
-            )
+            self._reader = log.partition_reader(self._records, partition)
+            opened.callback(self._reader.close)
             self._intake = Intake(
                 line=line, partitions=log.partition_count(self._records), policies=policies
             )
-            self._publisher = opened.enter_context(
-                closing(
-                    Publisher(log=log, line=line, partition=partition, store=store, clock=clock)
-                )
+            self._publisher = Publisher(
+                log=log, line=line, partition=partition, store=store, clock=clock
             )
-            self._letters = opened.enter_context(
-                closing(
-                    DeadLetters(
-                        log=log,
-                        line=line,
-                        partition=partition,
-                        store=store,
-                        writer=writer,
-                        clock=clock,
-                    )
-                )
+            opened.callback(self._publisher.close)
+            self._letters = DeadLetters(
+                log=log, line=line, partition=partition, store=store, writer=writer, clock=clock
             )
-            self._meters = opened.enter_context(closing(Meters(partition)))
+            opened.callback(self._letters.close)
+            self._meters = Meters(partition)
+            opened.callback(self._meters.close)
             self._opened = opened.pop_all()
         self._ticker = Ticker(writer=writer, topic=self._records, partition=partition, clock=clock)
         self._pending: list[Event] = []

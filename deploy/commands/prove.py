@@ -34,7 +34,7 @@ def prove(
     quick: Annotated[
         bool,
         typer.Option(
-            "--quick", help="About two minutes: few parts, a third of the kinds of fault."
+            "--quick", help="Two to three minutes: few parts, a third of the kinds of fault."
         ),
     ] = False,
     parts: Annotated[

@@ -87,7 +87,8 @@ def _worker_kill(scene: Scene) -> str:
     give_up_s = time.monotonic() + BOUND_S
     while not scene.line.stands_by() and time.monotonic() < give_up_s:
         time.sleep(_LOOK_S)
-    return _kill_one(scene)
+    whole = scene.line.stands_by()
+    return f"{_kill_one(scene)}{'' if whole else ', no standby was ready'}"
 
 
 def _kill_one(scene: Scene) -> str:
