@@ -25,11 +25,13 @@ _LOGIN: Final = (redis.exceptions.AuthenticationError, redis.exceptions.Authoriz
 _RIGHTS: Final = "deploy/SECURITY.md lists the rights that it needs"
 
 
-def connected(url: str, *, timeout_s: float, tls: TlsFiles) -> Any:
-    """A client with one connection that retries nothing.
+def connected(url: str, *, key: str, timeout_s: float, tls: TlsFiles) -> Any:
+    """A client with one connection that retries nothing, of a server that answers.
 
     Args:
         url: ``redis://`` or, with TLS, ``rediss://``; user and password may stand in it.
+        key: One of ours, to ask for: a server that still loads its file takes connections, and
+            answers INFO, but nothing about keys.
         timeout_s: Bound of every call.
         tls: Certificates, for ``rediss://``; the server's host name is verified.
 
@@ -47,7 +49,7 @@ def connected(url: str, *, timeout_s: float, tls: TlsFiles) -> Any:
             "ssl_min_version": context.minimum_version,
         }
     with translated("connecting"):
-        return redis.Redis.from_url(
+        client = redis.Redis.from_url(
             url,
             retry=Retry(NoBackoff(), 0),
             socket_timeout=timeout_s,
@@ -55,6 +57,12 @@ def connected(url: str, *, timeout_s: float, tls: TlsFiles) -> Any:
             single_connection_client=True,
             **options,
         )
+        try:
+            client.exists(key)
+        except redis.exceptions.RedisError:
+            client.close()
+            raise
+    return client
 
 
 @contextmanager

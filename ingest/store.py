@@ -210,8 +210,8 @@ class RedisJoinStore:
     def __init__(
         self, url: str, slot: str, *, timeout_s: float = 5.0, tls: TlsFiles = REDIS_TLS
     ) -> None:
-        self._redis: Any = connected(url, timeout_s=timeout_s, tls=tls)
         self._keys = [f"hololine:{{{slot}}}:{key}" for key in _KEYS]
+        self._redis: Any = connected(url, key=self._keys[0], timeout_s=timeout_s, tls=tls)
         self._shas: dict[str, str] = {}
         self._token = ""
         self._seq = 0

@@ -132,6 +132,16 @@ class _Manager(KafkaConnectionManager):
             connection.init_future.add_errback(lambda error: self._remember(node_id, error))
         return connection
 
+    def reset_backoff(self, node_id: Any) -> None:
+        """Not for a connection that is over: the library takes one that broke off before the
+        broker said who it is for a success, and would try again without a pause.
+        """
+        connection = self._conns.get(node_id)
+        if connection is None or connection.closed:
+            self.update_backoff(node_id)
+        else:
+            super().reset_backoff(node_id)
+
     def maybe_raise_auth_failure(self, node_id: Any) -> None:
         if (refusal := self._refusals.get(node_id)) is not None:
             raise refusal

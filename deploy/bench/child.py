@@ -15,6 +15,7 @@ from connectors.kafka import KafkaLog
 from connectors.line import Line
 from connectors.messages import PartKey, verdict_id_of
 from connectors.ports import SealedEvidence
+from deploy.logs import configure_logs
 from ingest.service import run_worker
 from ingest.store import Published, RedisJoinStore, Slot
 
@@ -40,6 +41,7 @@ def work(order: Order, began_s: Any, confirmed: Any, stop: Any) -> None:
         stop: Shared event.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    configure_logs("warning", process="bench-worker")  # to stderr: stdout is the report's
     line = Line.from_bytes(order.line)
     ended = threading.Event()
     threading.Thread(target=_forward, args=(stop, ended), daemon=True).start()

@@ -17,7 +17,9 @@ CONTROL_KINDS: Final = ("redis_rollback", "worker_zombie", "redis_flush", "rollb
 REPLAY_RECORDS: Final = 60_000
 REPLAY_RECORDS_QUICK: Final = 6_000
 
-Name = Literal["hash-faults", "replay", "control", "lite", "soak"]
+DEADLY_PARTS: Final = 500
+
+Name = Literal["hash-faults", "deadly", "replay", "control", "lite", "soak"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,8 +35,12 @@ class RoundPlan:
 
     @property
     def deadly(self) -> bool:
-        """Whether one part kills its scorers: it takes minutes until three have died alone."""
-        return self.number == 1 and self.parts >= PARTS_A_ROUND // 2
+        """Whether one part kills each scorer that judges it.
+
+        Beside faults it would hide how soon they are over: while it is tried again, every few
+        seconds all parts wait for a replica's start.
+        """
+        return self.name == "deadly"
 
 
 def plan_rounds(wanted: Wanted, *, own_servers: bool) -> list[RoundPlan]:
@@ -56,6 +62,7 @@ def plan_rounds(wanted: Wanted, *, own_servers: bool) -> list[RoundPlan]:
         size = (CONTROL_PARTS_QUICK, 2) if wanted.quick else (CONTROL_PARTS, len(CONTROL_KINDS))
         rounds.append(("control", *size, False))
     if not wanted.quick:
+        rounds.append(("deadly", DEADLY_PARTS, 0, True))
         rounds.append(("lite", LITE_PARTS, 8, True))
     if wanted.soak_minutes > 0:
         rounds.append(("soak", 0, 0, True))

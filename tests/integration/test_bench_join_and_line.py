@@ -25,7 +25,7 @@ def measured(*arguments: str) -> dict[str, Any]:
         timeout=BOUND_S,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    report: dict[str, Any] = json.loads(done.stdout[done.stdout.index("{") :])
+    report: dict[str, Any] = json.loads(done.stdout)
     return report
 
 

@@ -1,12 +1,15 @@
 """With no broker, every client says so in bounded time and leaves nothing behind."""
 
+import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from kafka import errors
 from kafka.net.manager import KafkaConnectionManager
+from kafka.net.selector import NetworkSelector
 
 from connectors.errors import DeadlineExceeded, Unavailable
 from connectors.kafka import KafkaLog, client
@@ -65,6 +68,36 @@ def test_a_brokers_last_word_is_heard_before_the_end_of_its_connection(
     transport = built.value.value
     assert transport._sock_recv() == (b"wrong password", None)
     assert transport._sock_recv() == (b"", ended)
+
+
+def test_a_broker_that_only_takes_connections_is_tried_again_after_a_pause() -> None:
+    """A proxy before a broker that is away does that; the library's pauses do not count it."""
+    with socket.create_server(("127.0.0.1", 0)) as proxy:
+
+        def take_and_close() -> None:
+            with suppress(OSError):
+                while True:
+                    proxy.accept()[0].close()
+
+        threading.Thread(target=take_and_close, daemon=True).start()
+        net = NetworkSelector()
+        manager = client._Manager(net, bootstrap_servers=f"127.0.0.1:{proxy.getsockname()[1]}")
+        (node,) = manager.cluster.bootstrap_brokers()
+        failures = []
+        for _ in range(3):
+            connection = manager.get_connection(node.node_id, refresh_metadata_on_err=False)
+            with pytest.raises(errors.KafkaError):
+                net.run(_settled, connection)
+            failures.append(manager._backoff[node.node_id][0])
+            assert manager.connection_delay(node.node_id) > 0
+            manager._backoff[node.node_id] = (failures[-1], 0.0, 1000)  # the pause is over
+        manager.close()
+        net.close()
+    assert failures == [1, 2, 3]
+
+
+async def _settled(connection: Any) -> None:
+    await connection.init_future
 
 
 def test_a_call_that_never_returns_meets_its_deadline() -> None:

@@ -268,4 +268,5 @@ def test_a_plan_is_the_same_for_the_same_seed() -> None:
     assert plans == plan_rounds(full, own_servers=True)
     assert plans != plan_rounds(replace(full, seed=8), own_servers=True)
     assert sum(plan.faults for plan in plans if plan.name == "hash-faults") == 320
+    assert [plan.name for plan in plans if plan.deadly] == ["deadly"], "beside no fault"
     assert all(plan.guarded for plan in plan_rounds(full, own_servers=False))

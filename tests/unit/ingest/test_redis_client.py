@@ -1,12 +1,15 @@
 """What Redis and Valkey refuse for good is told apart from an outage."""
 
+import socketserver
 import ssl
+import threading
 
 import pytest
 import redis
 
 from connectors.errors import Gap, Poison
-from ingest.redis_client import check_server, refused, translated
+from connectors.tls import TlsFiles
+from ingest.redis_client import check_server, connected, refused, translated
 
 SCRIPT = "script: bb063ae12bd12bd2df25f25b7912f3c0eb07e1a7, on @user_script:32."
 
@@ -63,3 +66,23 @@ def test_a_server_that_forgets_keys_is_refused_and_one_that_is_gone_is_not() -> 
         check_server(Server("allkeys-lru"))
     with pytest.raises(Gap, match="did not answer"), translated("takeover"):
         raise redis.exceptions.TimeoutError
+
+
+class _Loading(socketserver.StreamRequestHandler):
+    """A server that still reads its file: it takes connections and answers no question."""
+
+    def handle(self) -> None:
+        while header := self.rfile.readline():
+            for _ in range(int(header[1:])):
+                self.rfile.read(int(self.rfile.readline()[1:]) + 2)
+            self.wfile.write(b"-LOADING Valkey is loading the dataset in memory\r\n")
+
+
+def test_a_server_that_still_loads_its_file_is_not_there_yet() -> None:
+    """A worker waits for it while it connects; after its takeover it would end instead."""
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Loading) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"redis://127.0.0.1:{server.server_address[1]}"
+        with pytest.raises(Gap, match="connecting: .*loading"):
+            connected(url, key="k", timeout_s=5.0, tls=TlsFiles(settings="HOLOLINE_REDIS"))
+        server.shutdown()
