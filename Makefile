@@ -14,7 +14,7 @@ demo: ## the whole line on this machine, before your eyes
 .PHONY: test
 test: ## every test: unit, contract, integration on the embedded stack, browser
 	@deploy/setup.sh browser
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 .PHONY: check
 check: ## format, lint, types, imports, house rules

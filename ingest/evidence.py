@@ -5,15 +5,17 @@ only to be encoded again, which would cost more than the whole join.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from json import dumps
 from typing import Any, Final
 
-from connectors.messages import PROCESS_ITEM, Evidence
+from connectors.messages import PROCESS_ITEM, Evidence, ProductPolicy
 from connectors.ports import SealedEvidence
 from ingest.policies import PolicyBook
 from ingest.store import Leased
 
 _MAJOR: Final = 1
+_POLICIES_REMEMBERED: Final = 256
 
 
 def sealed_of(leased: Leased, policies: PolicyBook) -> SealedEvidence:
@@ -33,7 +35,7 @@ def sealed_of(leased: Leased, policies: PolicyBook) -> SealedEvidence:
         f'"missing":{_names(frozen["missing"])},"late":{_names(frozen["late"])},'
         f'"superseded":{_names(frozen["superseded"])},"gap_ids":{_names(frozen["gap_ids"])},'
         f'"policy_digest":"{frozen["policy"]}",'
-        f'"policy":{policy.products[product].to_bytes().decode()}}}'
+        f'"policy":{_policy(policy.products[product])}}}'
     )
     modalities = tuple(name for name in frozen["names"] if name != PROCESS_ITEM)
     return SealedEvidence(product=product, modalities=modalities, raw=raw.encode())
@@ -42,6 +44,11 @@ def sealed_of(leased: Leased, policies: PolicyBook) -> SealedEvidence:
 def evidence_of(leased: Leased, policies: PolicyBook) -> Evidence:
     """`sealed_of`, decoded."""
     return Evidence.from_bytes(sealed_of(leased, policies).raw)
+
+
+@lru_cache(maxsize=_POLICIES_REMEMBERED)
+def _policy(policy: ProductPolicy) -> str:
+    return policy.to_bytes().decode()
 
 
 def _part(key: str) -> str:

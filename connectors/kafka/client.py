@@ -133,8 +133,10 @@ class _Manager(KafkaConnectionManager):
         return connection
 
     def reset_backoff(self, node_id: Any) -> None:
-        """Not for a connection that is over: the library takes one that broke off before the
-        broker said who it is for a success, and would try again without a pause.
+        """Not for a connection that is over: that one counts as a failure.
+
+        The library takes one that broke off before the broker said who it is for a success, and
+        would try again without a pause.
         """
         connection = self._conns.get(node_id)
         if connection is None or connection.closed:

@@ -37,7 +37,7 @@ REPLICAS: Final = 2
 RATE_MAX: Final = 80.0
 """Parts a second at most; two cores serve twice that."""
 
-SECONDS_A_FAULT: Final = 15.0
+SECONDS_A_FAULT: Final = 7.0
 """So long a fault takes with its recovery, about: the load is spread over all of them."""
 
 SECONDS_A_FAULT_QUICK: Final = 6.0

@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.timeout(600),
+    pytest.mark.xdist_group("evaluate"),  # computes for minutes: beside the tests on servers
+]
 
 NAMES = {"rgb", "scan", "thermal"}
 

@@ -83,6 +83,6 @@ def test_a_server_that_still_loads_its_file_is_not_there_yet() -> None:
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Loading) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"redis://127.0.0.1:{server.server_address[1]}"
-        with pytest.raises(Gap, match="connecting: .*loading"):
+        with pytest.raises(Gap, match=r"connecting: .*loading"):
             connected(url, key="k", timeout_s=5.0, tls=TlsFiles(settings="HOLOLINE_REDIS"))
         server.shutdown()
