@@ -1,6 +1,8 @@
 """`hololine prove`: the join's promise, put to the test on this machine or on your servers."""
 
 import json
+import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
@@ -116,7 +118,8 @@ def _run(wanted: "Wanted", folder: Path) -> "dict[str, Any]":
         TimeElapsedColumn(),
         TextColumn("{task.fields[doing]}"),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bars:
+    # Stdout is the report's alone: Ray prints there that a replica was killed.
+    with redirect_stdout(sys.stderr), Progress(*columns, console=Console(stderr=True)) as bars:
         return run_proof(
             wanted,
             folder=folder,
