@@ -57,12 +57,13 @@ class LogWriter(Protocol):
 
         Raises:
             Backpressure: The bounded send buffer stayed full.
-            Unavailable: (by the future) the broker did not acknowledge in time.
+            Unavailable: (by the future) the broker did not acknowledge in time; and from then on
+                at once: make another writer.
         """
         ...
 
     def flush(self, timeout_s: float) -> None:
-        """Every record sent before is acknowledged.
+        """Nothing that was sent before is under way any more; each future tells how it ended.
 
         Raises:
             Unavailable: Not within `timeout_s`.
@@ -82,6 +83,22 @@ class TransactionalWriter(Protocol):
 
         Raises:
             Unavailable: The broker did not answer within the bound.
+        """
+        ...
+
+    def settle(self, topic: str, partition: int) -> int:
+        """End what stands open here under this id though its broker knows of no transaction.
+
+        A broker that dies between a commit's decision and its marker may forget the marker
+        (measured with Kafka 4.3): no takeover ends that transaction, and the next commit of its
+        heir would, by committing it too. So an empty transaction is aborted first.
+
+        Returns:
+            Once the stable end has passed this offset, nothing from before is open any more.
+
+        Raises:
+            Fenced: Another writer has taken the transactional id over.
+            DeadlineExceeded: It did not end in time.
         """
         ...
 

@@ -63,6 +63,7 @@ class DeadLetters:
         self._clock = clock
         self._reader: PartitionReader | None = None
         self._sent: list[tuple[Letter, Future[LogPosition]]] = []
+        self._poison: list[Future[LogPosition]] = []
         self._again_s = 0.0
 
     def step(self, waiting: int) -> int:
@@ -112,25 +113,31 @@ class DeadLetters:
         field = _field_of(reason)
         offset = evidence.closed_offset
         letter_id = letter_id_of(self._records, self._partition, offset, str(verdict.verdict_id))
-        self._send(
-            DeadLetter(
-                letter_id=letter_id,
-                field=field,
-                reason=reason[:512],
-                remedy="publish the capture again with a higher capture_sequence",
-                topic=self._records,
-                partition=self._partition,
-                offset=offset,
-                logged_at_ms=evidence.closed_at_ms,
-                key_base64=base64.b64encode(str(verdict.part).encode()).decode(),
-                raw_base64=base64.b64encode(raw[:RECORD_BYTES_MAX]).decode(),
-                raw_size_bytes=len(raw),
-            )
+        letter = DeadLetter(
+            letter_id=letter_id,
+            field=field,
+            reason=reason[:512],
+            remedy="publish the capture again with a higher capture_sequence",
+            topic=self._records,
+            partition=self._partition,
+            offset=offset,
+            logged_at_ms=evidence.closed_at_ms,
+            key_base64=base64.b64encode(str(verdict.part).encode()).decode(),
+            raw_base64=base64.b64encode(raw[:RECORD_BYTES_MAX]).decode(),
+            raw_size_bytes=len(raw),
         )
+        self._poison.append(self._send(letter))
 
     def flush(self) -> None:
-        """Every letter sent is acknowledged."""
+        """Every letter about poison is acknowledged.
+
+        Raises:
+            Unavailable: One is not: its verdict must not go out.
+        """
         self._writer.flush(_FLUSH_S)
+        sent, self._poison = self._poison, []
+        for each in sent:
+            each.result(0)
 
     def _send(self, letter: DeadLetter) -> Future[LogPosition]:
         logger.warning(

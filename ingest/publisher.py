@@ -36,6 +36,8 @@ AWAITED_MAX: Final = 4096
 """From this many committed verdicts that have yet to be read back on, no more are committed."""
 
 _RUN: Final = 500
+_SETTLE_S: Final = 0.05
+"""A marker comes a few milliseconds after its transaction's end is acknowledged."""
 
 logger = structlog.get_logger()
 
@@ -81,19 +83,28 @@ class Publisher:
         self._committing_since_s = 0.0
         self._awaited: dict[int, float] = {}
         self._early: set[int] = set()
+        self._settled_at = -1
         self._published = VERDICTS_PUBLISHED.labels(str(partition))
 
     def fence(self) -> None:
         """Earlier sessions can publish no more, and what they left open is settled."""
         self._writer.start()
+        self._settled_at = self._writer.settle(self._topic, self._partition)
 
     def read_back(self, *, start: int) -> None:
-        """Confirm everything from `start` to the stable end, before anything new is published."""
+        """Confirm everything from `start` to the stable end, before anything new is published.
+
+        Nothing of an earlier session's is behind that end: it has passed the fence.
+        """
         self._reader.seek(max(start, self._reader.log_start()))
-        end = self._reader.stable_end()
         give_up_s = self._clock.monotonic_s() + READ_BACK_S_MAX
+        while (end := self._reader.stable_end()) <= self._settled_at:
+            if not self._confirm(timeout_s=_SETTLE_S) and self._clock.monotonic_s() > give_up_s:
+                raise SessionEnd(f"a transaction stands open at {end}, before {self._settled_at}")
         while self._reader.position() < end:
-            if not self._confirm(timeout_s=0.2) and self._clock.monotonic_s() > give_up_s:
+            if self._confirm(timeout_s=0.2):
+                give_up_s = self._clock.monotonic_s() + READ_BACK_S_MAX
+            elif self._clock.monotonic_s() > give_up_s:
                 raise SessionEnd(f"read-back stands at {self._reader.position()} of {end}")
 
     def publish(self, chosen: Sequence[Chosen]) -> None:

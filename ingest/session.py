@@ -39,6 +39,8 @@ OUTBOX_MAX: Final = 1024
 """From this many undelivered dead letters on reading is paused, until half are delivered."""
 FULL_AGAIN_S: Final = 1.0
 """A store without memory for a run of records is asked again after so long."""
+POLICY_S_MAX: Final = 10.0
+"""A policy change that is not acknowledged within this is tried again by the next session."""
 PROBE_S: Final = 1.0
 WATERMARK_S: Final = 1.0
 POISON_REASONS: Final = ("payload_", "poison:")
@@ -179,9 +181,11 @@ class Session:
         own = self._policies.own.digest
         if (slot.policy if slot is not None else self._committed.metadata) != own:
             change = PolicyChange(policy_digest=own).to_bytes()
-            self._writer.send(
+            sent = self._writer.send(
                 Outgoing(topic=self._records, key=None, value=change, partition=self.partition)
             )
+            self._writer.flush(POLICY_S_MAX)
+            sent.result(0)
         SESSION_STARTS.labels("cold" if slot is None else "warm").inc()
         logger.info(
             "session_started",

@@ -43,7 +43,8 @@ _KEYS: Final = (
     *("published", "markers", "spans", "outbox", "policies"),
 )
 _FULL_REMEDY: Final = (
-    "raise its maxmemory, or lower deadline_ms or late_horizon_ms in the line file"
+    "raise its maxmemory, or lower deadline_ms, late_horizon_ms or, for what it remembers of every "
+    "part in the log, topics.retention_ms in the line file"
 )
 TICK_SLICE_PARTS: Final = 128
 """How many parts one call may close or evict, so that no script holds Redis for long."""

@@ -1,6 +1,7 @@
 """What tests share: servers that start when first asked for, and a small line with its bundle."""
 
 import importlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -13,13 +14,16 @@ import pytest
 
 from connectors.line import Line, Modality, Station
 from connectors.messages import ProductPolicy
-from deploy.embedded import EmbeddedStack
+from deploy.embedded import Addresses, EmbeddedStack
 
 MakePart = Callable[..., "PartSample"]  # noqa: F821 - imported where the fixture runs
 
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
-SERVERS = frozenset({"kafka_address", "redis_url", "ray_address"})
+GIVEN_KAFKA = os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "")
+"""Brokers of yours: tests that leave a broker as it is run on them."""
+
+SERVERS = frozenset({"given_kafka", "kafka_address", "redis_url", "ray_address"})
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -60,10 +64,20 @@ def authors_state(
 
 
 @pytest.fixture(scope="session")
-def kafka_address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def given_kafka() -> Addresses:
+    """The brokers that KAFKA_BOOTSTRAP_SERVERS named when the run began, if it did."""
+    return Addresses(kafka=GIVEN_KAFKA)
+
+
+@pytest.fixture(scope="session")
+def kafka_address(
+    given_kafka: Addresses, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
     """Bootstrap address of the one Apache Kafka of this test run."""
     folder = tmp_path_factory.mktemp("kafka")
-    with EmbeddedStack(folder, redis=False, ray=False, on_progress=print) as stack:
+    with EmbeddedStack(
+        folder, redis=False, ray=False, given=given_kafka, on_progress=print
+    ) as stack:
         yield stack.addresses.kafka
 
 

@@ -42,6 +42,7 @@ class KafkaLogWriter:
 
     def __init__(self, brokers: Brokers) -> None:
         self._room = threading.BoundedSemaphore(IN_FLIGHT_MAX)
+        self._spent = False
         self._producer: Any = connect(
             KafkaProducer,
             brokers,
@@ -53,7 +54,13 @@ class KafkaLogWriter:
         )
 
     def send(self, record: Outgoing) -> Future[LogPosition]:
-        """See `LogWriter.send`."""
+        """See `LogWriter.send`.
+
+        Once a batch was not acknowledged in time kafka-python 3.0.12 drops its producer id and
+        never asks for another: it would keep what it is given, in silence.
+        """
+        if self._spent:
+            raise Unavailable(f"{record.topic}: this client lost its broker and sends no more")
         if not self._room.acquire(timeout=BACKPRESSURE_WAIT_S):
             raise Backpressure(f"{IN_FLIGHT_MAX} records wait for the broker's acknowledgement")
         RECORDS_UNACKNOWLEDGED.inc()
@@ -72,13 +79,17 @@ class KafkaLogWriter:
             what = f"{record.topic}: not acknowledged"
             future.set_exception(refused(error, what) or Unavailable(f"{what}: {error}"))
 
+        def lost(error: BaseException) -> None:
+            self._spent = self._spent or isinstance(error, errors.KafkaTimeoutError)
+            failed(error)
+
         try:
             sent = _send(self._producer, record)
         except errors.KafkaError as error:
             failed(error)
         else:
             sent.add_callback(acknowledged)
-            sent.add_errback(failed)
+            sent.add_errback(lost)
         return future
 
     def flush(self, timeout_s: float) -> None:
@@ -117,6 +128,17 @@ class KafkaTransactionalWriter:
         with translated(f"could not take {self._id} over"):
             self._producer.init_transactions()
 
+    def settle(self, topic: str, partition: int) -> int:
+        """See `TransactionalWriter.settle`."""
+        record = Outgoing(topic=topic, key=None, value=b"", partition=partition)
+
+        def transaction() -> int:
+            (sent,) = self._append([record])
+            self._producer.abort_transaction()
+            return _position(sent.get(0)).offset
+
+        return self._in_time(transaction)
+
     def publish(self, records: Sequence[Outgoing]) -> Future[list[LogPosition]]:
         """See `TransactionalWriter.publish`."""
         return self._committing.submit(self._publish, records)
@@ -127,14 +149,16 @@ class KafkaTransactionalWriter:
         _close(self._producer)
 
     def _publish(self, records: Sequence[Outgoing]) -> list[LogPosition]:
-        if self._fenced:
-            raise Fenced(f"{self._id} was taken over")
-
         def transaction() -> list[LogPosition]:
             sent = self._append(records)
             self._producer.commit_transaction()
             return [_position(each.get(0)) for each in sent]
 
+        return self._in_time(transaction)
+
+    def _in_time(self, transaction: Callable[[], _Result]) -> _Result:
+        if self._fenced:
+            raise Fenced(f"{self._id} was taken over")
         try:
             return within(COMMIT_TIMEOUT_S, transaction, name=f"commit-{self._id}")
         except _FENCING as error:
@@ -142,7 +166,7 @@ class KafkaTransactionalWriter:
             raise Fenced(f"{self._id} was taken over: {error}") from error
         except errors.KafkaError as error:
             raise refused(error, self._id) or DeadlineExceeded(
-                f"{self._id}: the commit's outcome is unknown: {error}"
+                f"{self._id}: the transaction's outcome is unknown: {error}"
             ) from error
 
     def _append(self, records: Sequence[Outgoing]) -> list[Any]:

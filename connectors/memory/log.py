@@ -161,6 +161,14 @@ class MemoryTransactionalWriter:
         """See `TransactionalWriter.start`."""
         self._log.take_over(self._id, self)
 
+    def settle(self, topic: str, partition: int) -> int:
+        """See `TransactionalWriter.settle`."""
+        with self._log.changed:
+            record = Outgoing(topic=topic, key=None, value=b"", partition=partition)
+            (position,) = self._append([record])
+            self.end(Outcome.ABORTED)
+        return position.offset
+
     def publish(self, records: Sequence[Outgoing]) -> Future[list[LogPosition]]:
         """See `TransactionalWriter.publish`."""
         future: Future[list[LogPosition]] = Future()

@@ -49,7 +49,9 @@ _CHAIN: Final = frozenset({"verdict_id", "supersedes", "ce_id"})
 _DEADLY: Final = "deadly"
 """A process value under which the proof's scorer dies; see `deploy/prove/judge.py`."""
 _KILLER: Final = "poison:killed_three_replicas"
-_POISON: Final = ("payload_", "poison:")
+_UNREAD: Final = "payload_"
+"""So begins the reason of a verdict whose scorer could not read a payload: here it always can."""
+_POISON: Final = (_UNREAD, "poison:")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,7 +262,10 @@ class Check:
         if self._facts.scorer == "hash":
             wanted |= self._judged(verdict, wanted["evidence_digest"])
         else:
+            wanted |= self._scored(verdict)
             found = {name: found.get(name) for name in (*wanted, "supersedes") if name in found}
+            found["real"] = sorted(found["real"])
+            found["reasons"] = [each for each in found["reasons"] if each.startswith(_UNREAD)]
         differ = [n for n in wanted.keys() | found.keys() if wanted.get(n) != found.get(n)]
         if headers.get("ce_id") != wanted["verdict_id"].encode():
             differ.append("ce_id")
@@ -269,10 +274,19 @@ class Check:
         if {*differ} - _CHAIN:
             self._findings.add("wrong_verdict", **at, fields=sorted({*differ} - _CHAIN))
 
+    def _scored(self, verdict: Json) -> Json:
+        """What is known of any scorer's answer: a model of the round read all that is real."""
+        model = verdict.get("model_digest")
+        return {
+            "model_digest": model if model in self._facts.models else "one of the round's",
+            "real": _modalities(verdict["evidence"]),
+            "reasons": [],
+        }
+
     def _judged(self, verdict: Json, digest: str) -> Json:
         """What the hash scorer says of this evidence under the model that the verdict names."""
         evidence = verdict["evidence"]
-        real = sorted(i["modality"] for i in evidence["items"] if i["modality"] != "process")
+        real = _modalities(evidence)
         judged: Json = {
             "false_reject_rate": evidence["policy"]["false_reject_rate"],
             "real": real,
@@ -295,6 +309,10 @@ class Check:
                 **({"p_value": score, "score": score} if real else {}),
             }
         )
+
+
+def _modalities(evidence: Json) -> list[str]:
+    return sorted(i["modality"] for i in evidence["items"] if i["modality"] != "process")
 
 
 def _verdict_id(part: str, revision: int) -> str:

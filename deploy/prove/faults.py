@@ -253,7 +253,7 @@ def _replica_kill(scene: Scene) -> str:
 
     states = serve.replica_states()
     if not states:
-        return "none ran"
+        raise Unavailable("no scorer ran")
     os.kill(scene.random.choice(states).pid, signal.SIGKILL)
     return "one scorer of two"
 
@@ -328,10 +328,11 @@ KINDS: Final[Mapping[str, Kind]] = {
 }
 
 
-def do(kind: str, scene: Scene) -> str:
-    """The fault is done; what exactly was done. What it hits by chance may be away just now."""
+def do(kind: str, scene: Scene) -> str | None:
+    """The fault is done; what exactly was done. None: what it should have hit was away just now."""
     scene.hit()
     try:
         return KINDS[kind].do(scene)
     except (Transient, psutil.NoSuchProcess) as error:
-        return f"hit what was away already: {error}"
+        _log.warning("fault_missed", kind=kind, reason=str(error))
+        return None

@@ -166,7 +166,8 @@ def _faulted(
         kind = allowed[number % len(allowed)]
         tell(Progress(parts=scene.follower.verdicts, faults=len(done), doing=kind))
         serve.swap({PRODUCT: digests[(number + 1) % 2]})
-        note = do(kind, scene)
+        if (note := do(kind, scene)) is None:
+            continue
         recovered = scene.follower.served_again(
             scene.hit_ms, bound_s=_BOUND_S, noticed_s=KINDS[kind].noticed_s
         )

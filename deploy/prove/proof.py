@@ -29,7 +29,7 @@ ASKED: Final = "asked.json"
 REPORT: Final = "prove.json"
 PAGE: Final = "prove.html"
 CODE: Final = "code digest"
-_SOURCES: Final = ("connectors", "ingest", "inference", "deploy")
+_SOURCES: Final = ("connectors", "ingest", "inference", "training", "deploy")
 
 
 class Stage(Protocol):
@@ -100,7 +100,7 @@ def code_digest() -> str:
     root, digest = Path(__file__).parents[2], sha256()
     for source in _SOURCES:
         for path in sorted((root / source).rglob("*")):
-            if path.suffix in {".py", ".lua"}:
+            if path.suffix in {".py", ".lua", ".json"}:
                 digest.update(path.read_bytes())
     return digest.hexdigest()[:16]
 

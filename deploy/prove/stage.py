@@ -260,7 +260,8 @@ def _do_all(
     for kind in planned:
         load.check()
         tell(Progress(parts=load.parts, faults=len(done), doing=kind))
-        note = do(kind, scene)
+        if (note := do(kind, scene)) is None:
+            continue
         recovered = scene.follower.served_again(
             scene.hit_ms, bound_s=RECOVERY_BOUND_S, noticed_s=KINDS[kind].noticed_s
         )

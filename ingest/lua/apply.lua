@@ -113,17 +113,26 @@ local function refuse(offset, field, reason)
   redis.call('ZADD', outbox, offset, cjson.encode({offset, field, reason}))
 end
 
+-- Lua compares strings by the server's locale; evidence is the same bytes everywhere.
+local function bytewise(a, b)
+  for i = 1, math.min(#a, #b) do
+    local x, y = a:byte(i), b:byte(i)
+    if x ~= y then return x < y end
+  end
+  return #a < #b
+end
+
 local function freeze(part, s, offset, ts, closing)
   s.rev = s.rev + 1
   if s.rev <= published_of(part) then return end
   local names, bodies_, missing = {}, {}, {}
   for item in pairs(s.items) do names[#names + 1] = item end
-  table.sort(names)
+  table.sort(names, bytewise)
   for _, item in ipairs(names) do bodies_[#bodies_ + 1] = s.items[item][3] end
   for _, item in ipairs(policy_of(s.pol).products[s.product].expected) do
     if not s.items[item] then missing[#missing + 1] = item end
   end
-  table.sort(missing)
+  table.sort(missing, bytewise)
   local member = part .. '#' .. s.rev
   write('HSET', evidence, member, cmsgpack.pack({
     product = s.product, closed = closing, head = s.head, alias = s.alias, policy = s.pol,
@@ -276,7 +285,7 @@ local function evict(part, s)
   redis.call('ZREM', due, part)
   redis.call('ZADD', markers, s.off, part)
   marked[part] = s.off
-  redis.call('ZADD', spans, s.last, part)
+  redis.call('ZADD', spans, s.off, s.last .. ' ' .. part)
   states[part] = false
   for revision = 1, s.rev do
     if unpublished(part, revision) then return end

@@ -11,7 +11,7 @@
 --   chosen    hash  part#revision -> verdict bytes; the first writer wins
 --   published hash  part -> highest revision read back from the verdict log
 --   markers   zset  part -> opening offset, of parts that have a published verdict or were evicted
---   spans     zset  evicted part -> last offset that it took
+--   spans     zset  last offset that an evicted part took, and the part -> offset that opened it
 --   outbox    zset  dead letter (JSON [offset, field, reason]) -> offset
 --   policies  hash  digest -> body (JSON);  "log" -> JSON list of [offset, digest], ascending
 -- ARGV[1] token, ARGV[2] expected seq; then what the script documents.

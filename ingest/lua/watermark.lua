@@ -12,18 +12,24 @@ local function lower(key)
 end
 lower(opens)
 lower(outbox)
+-- Only spans that open before the mark matter: those that end before it too are forgotten here,
+-- so that few are seen again, however long one part holds the mark back.
+local across = redis.call('ZRANGEBYSCORE', spans, '-inf', '(' .. low, 'WITHSCORES')
+local function last_of(span) return tonumber(string.match(span, '^%d+')) end
 local moved = true
 while moved do
   moved = false
-  for _, part in ipairs(redis.call('ZRANGEBYSCORE', spans, low, '+inf')) do
-    local opening = number(redis.call('ZSCORE', markers, part), nil)
-    if opening and opening < low then
+  for i = 1, #across, 2 do
+    local opening = tonumber(across[i + 1])
+    if opening < low and last_of(across[i]) >= low then
       low = opening
       moved = true
     end
   end
 end
-redis.call('ZREMRANGEBYSCORE', spans, '-inf', '(' .. low)
+for i = 1, #across, 2 do
+  if last_of(across[i]) < low then redis.call('ZREM', spans, across[i]) end
+end
 local log = cjson.decode(redis.call('HGET', policies, 'log'))
 local trimmed = false
 while #log > 1 and log[2][1] < low do

@@ -227,6 +227,26 @@ def test_an_open_transaction_hides_what_follows_until_it_is_taken_over(
         assert values(drain(reader, 3)) == [b"after"]
 
 
+def test_a_settled_partition_has_nothing_open_and_shows_nothing_more(
+    world: World, close_later: Callable[[Any], Any]
+) -> None:
+    """The stable end passes the fence, which no reader of committed records sees."""
+    topic = world.topic()
+    writer = close_later(world.log.transactional_writer(topic))
+    writer.start()
+    fence = writer.settle(topic, 0)
+    (published,) = writer.publish(
+        [Outgoing(topic=topic, key=b"k", value=b"v", partition=0)]
+    ).result(BOUND_S)
+    with closing(world.log.partition_reader(topic, 0)) as reader:
+        assert values(drain(reader, reader.stable_end())) == [b"v"]
+        assert fence < published.offset < reader.stable_end()
+    heir = close_later(world.log.transactional_writer(topic))
+    heir.start()
+    with pytest.raises(Fenced):
+        writer.settle(topic, 0)
+
+
 def test_a_writer_that_was_taken_over_is_fenced_for_good(
     world: World, close_later: Callable[[Any], Any]
 ) -> None:

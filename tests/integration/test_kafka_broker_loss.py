@@ -11,7 +11,8 @@ from typing import Any
 
 import psutil
 import pytest
-from kafka import errors
+from kafka import KafkaAdminClient, TopicPartition, errors
+from kafka.admin import ConfigResource, ConfigResourceType
 
 from connectors.errors import DeadlineExceeded, Unavailable
 from connectors.kafka import KafkaLog, member, readers, writers
@@ -28,6 +29,7 @@ class Broker:
     """A broker of its own, which a test may stop and kill."""
 
     def __init__(self, address: str, process: psutil.Process) -> None:
+        self.address = address
         self.log = KafkaLog(address, "broker-loss")
         self.process = process
 
@@ -114,6 +116,54 @@ def test_a_fenced_writer_never_takes_its_id_back(
         heir.publish([RECORD]).result(BOUND_S)
     assert "Bumping producer epoch" not in caplog.text
     assert no_client_threads()
+
+
+@pytest.mark.parametrize("settled", [True, False])
+def test_a_transaction_that_its_broker_forgot_is_settled_before_the_heir_publishes(
+    broker: Broker, settled: bool
+) -> None:
+    """No takeover ends it, and the heir's commit would commit it too, which is why it settles."""
+    verify = {"transaction.partition.verification.enable": "false"}
+    with closing(KafkaAdminClient(bootstrap_servers=broker.address)) as admin:
+        admin.alter_configs([ConfigResource(ConfigResourceType.BROKER, "1", verify)])
+    with (
+        closing(broker.log.transactional_writer("x")) as died,
+        closing(broker.log.transactional_writer("x")) as heir,
+        closing(broker.log.partition_reader("t", 0)) as reader,
+    ):
+        died.start()
+        forgotten = unknown_to_its_coordinator(died._producer)
+        heir.start()
+        assert reader.stable_end() == forgotten, "it stands open, whoever owns the id"
+        if settled:
+            fence = heir.settle("t", 0)
+            until(lambda: reader.stable_end() > fence)
+        (published,) = heir.publish([RECORD]).result(BOUND_S)
+        until(lambda: reader.stable_end() > published.offset)
+        seen = [record.offset for record in reader.poll(timeout_s=BOUND_S, limit=10)]
+    assert seen == [*([] if settled else [forgotten]), published.offset]
+
+
+def unknown_to_its_coordinator(producer: Any) -> int:
+    """Offset of a record in a transaction of which the log knows, and the coordinator does not.
+
+    So is one whose broker died between a commit's decision and its marker: the coordinator
+    that starts again may take it for complete.
+    """
+    producer.begin_transaction()
+    manager = producer._transaction_manager
+    manager._partitions_in_transaction.add(TopicPartition("t", 0))
+    sent = producer.send("t", b"forgotten", partition=0)
+    producer.flush(BOUND_S)
+    return int(sent.get(0).offset)
+
+
+def until(holds: Callable[[], bool]) -> None:
+    """It holds in bounded time."""
+    deadline = time.monotonic() + BOUND_S
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_every_client_says_that_the_broker_is_gone(broker: Broker) -> None:

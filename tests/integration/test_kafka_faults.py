@@ -43,9 +43,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def site(cluster: Site) -> Iterator[Site]:
     """Afterwards all brokers serve again, whatever the test did to them."""
     yield cluster
-    for number, server in enumerate(cluster.kafka.servers):
+    for number, server in enumerate(cluster.stack.kafka.servers):
         if not server.alive():
-            cluster.kafka.start(number)
+            cluster.stack.kafka.start(number)
 
 
 def test_partitions_move_between_workers_and_back(site: Site) -> None:
@@ -71,9 +71,9 @@ def test_a_leader_dies_in_the_middle_of_commits(
         with site.sending():
             site.judges_on()
             number = site.leader(line.topic(topic), 0)
-            site.kafka.servers[number].kill()
+            site.stack.kafka.servers[number].kill()
             site.judges_on()
-            site.kafka.start(number)
+            site.stack.kafka.start(number)
         site.answered()
 
 
@@ -83,8 +83,8 @@ def test_every_broker_in_turn_is_killed(site: Site) -> None:
     with kept_up(site):
         with site.sending():
             for number in range(3):
-                site.kafka.servers[number].kill()
-                site.kafka.start(number)
+                site.stack.kafka.servers[number].kill()
+                site.stack.kafka.start(number)
         site.answered()
 
 
@@ -93,7 +93,7 @@ def test_a_broker_that_hangs_under_a_commit_ends_the_worker(site: Site) -> None:
     line = site.new_line()
     with kept_up(site) as ends, site.sending():
         site.judges_on()
-        process = site.kafka.servers[site.leader(line.topic("verdicts"), 0)].process()
+        process = site.stack.kafka.servers[site.leader(line.topic("verdicts"), 0)].process()
         process.suspend()
         try:
             until(lambda: bool(ends))

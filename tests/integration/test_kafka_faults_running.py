@@ -11,7 +11,7 @@ import redis
 import structlog
 from kafka import TopicPartition
 
-from deploy.embedded import EmbeddedStack
+from deploy.embedded import Addresses, EmbeddedStack
 from deploy.wiring import ensure_line_topics, remove_line_topics
 
 with pytest.MonkeyPatch.context() as patch:
@@ -22,10 +22,10 @@ pytestmark = pytest.mark.integration
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """One broker and a Redis."""
+def site(given_kafka: Addresses, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """One broker, or those that are given, and a Redis."""
     folder = tmp_path_factory.mktemp("running")
-    with EmbeddedStack(folder, ray=False, on_progress=print) as stack:
+    with EmbeddedStack(folder, ray=False, given=given_kafka, on_progress=print) as stack:
         yield Site(stack)
 
 

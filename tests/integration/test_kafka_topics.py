@@ -47,3 +47,16 @@ def test_retention_and_compaction_follow_the_specification(kafka_address: str) -
     second = config_of(kafka_address, topic)
     assert (second["retention.ms"], second["cleanup.policy"]) == ("60000", "compact")
     assert second["message.timestamp.type"] == "LogAppendTime"
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+def test_stations_may_compress_by_any_codec_of_kafkas(kafka_address: str, codec: str) -> None:
+    """A record that nothing here could unpack would stop its partition for good."""
+    topic = f"t.{uuid4().hex}"
+    log = KafkaLog(kafka_address)
+    log.ensure_topics([TopicSpec(name=topic, partitions=1, retention_ms=86_400_000)])
+    with closing(KafkaProducer(bootstrap_servers=kafka_address, compression_type=codec)) as station:
+        station.send(topic, key=b"k", value=b"v" * 1000).get(BOUND_S)
+    with closing(log.partition_reader(topic, 0)) as reader:
+        (record,) = reader.poll(timeout_s=BOUND_S, limit=1)
+    assert record.value == b"v" * 1000

@@ -37,7 +37,6 @@ class Site:
 
     def __init__(self, stack: EmbeddedStack) -> None:
         self.stack = stack
-        self.kafka = stack.kafka
         self.redis_url = stack.addresses.redis
         """Where sessions that start from now on find Redis."""
         self.log = KafkaLog(stack.addresses.kafka, "faults")
@@ -54,7 +53,7 @@ class Site:
 
     def admin(self) -> Any:
         """The broker's administrator."""
-        return closing(KafkaAdminClient(bootstrap_servers=self.kafka.address.split(",")))
+        return closing(KafkaAdminClient(bootstrap_servers=self.stack.addresses.kafka.split(",")))
 
     def leader(self, topic: str, partition: int) -> int:
         """Which broker, from 0, leads a partition."""

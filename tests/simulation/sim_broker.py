@@ -45,6 +45,8 @@ class Broker(MemoryLog):
         self._world = world
         self._fencing = fencing
         self.on_their_way: dict[str, SimTransactionalWriter] = {}
+        self.unmarked: dict[str, list[Transaction]] = {}
+        """By transactional id: open in the log until the next marker of that id, whatever it is."""
         self.owner: SimMember | None = None
         self.committed: list[Committed] = []
         self.records: list[LogRecord] = []
@@ -100,6 +102,22 @@ class SimTransactionalWriter(MemoryTransactionalWriter):
         self._process.effect("txn.start", super().start)
         self._process.world.activity += 1
 
+    def settle(self, topic: str, partition: int) -> int:
+        """See `TransactionalWriter.settle`."""
+        if self._process.world.off.settling:
+            return -1
+        record = Outgoing(topic=topic, key=None, value=b"", partition=partition)
+        (position,) = self._process.effect("settle.append", lambda: self._append([record]))
+        self._process.effect("settle.end", lambda: self.end(Outcome.ABORTED))
+        return position.offset
+
+    def end(self, outcome: Outcome) -> None:
+        """See `MemoryTransactionalWriter.end`; the marker ends what was never marked too."""
+        if self._transaction.outcome is Outcome.OPEN:
+            for left in self._broker.unmarked.pop(self._name, ()):
+                left.outcome = outcome
+        super().end(outcome)
+
     def publish(self, records: Sequence[Outgoing]) -> "Future[list[LogPosition]]":
         """See `TransactionalWriter.publish`; the answer comes with the next round."""
         future: Future[list[LogPosition]] = Future()
@@ -123,7 +141,9 @@ class SimTransactionalWriter(MemoryTransactionalWriter):
             future.set_result(positions)
 
     def _end(self) -> None:
-        self._process.effect("txn.end", self._commit, torn=self._tear, late=self._leave)
+        self._process.effect(
+            "txn.end", self._commit, torn=self._tear, late=self._leave, unmarked=self._forget
+        )
 
     def _commit(self) -> None:
         if self._transaction.outcome is Outcome.ABORTED:
@@ -136,6 +156,12 @@ class SimTransactionalWriter(MemoryTransactionalWriter):
     def _leave(self) -> None:
         self._broker.on_their_way[self._name] = self
         raise DeadlineExceeded("the commit is on its way")
+
+    def _forget(self) -> None:
+        self._broker.unmarked.setdefault(self._name, []).append(self._transaction)
+        self._transaction = Transaction(Outcome.COMMITTED)
+        self._touched.clear()
+        raise DeadlineExceeded("the broker died under the commit")
 
 
 class SimWriter:

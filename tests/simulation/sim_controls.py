@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sim_plan import LOSE, PAUSE
+from sim_plan import LOSE, PAUSE, UNMARKED
 from sim_world import GuardsOff
 
 from connectors.errors import Gap
@@ -218,6 +218,9 @@ CONTROLS: Final = {
     "new session on GAP": Control(off=GuardsOff(store=CarryOn), workloads=("late", "two")),
     "dedupe": Control(off=GuardsOff(store=NoDedupe), workloads=("late",)),
     "read-back at takeover": Control(off=GuardsOff(read_back=True), workloads=("late",)),
+    "settling at takeover": Control(
+        off=GuardsOff(settling=True), workloads=("late",), by=(UNMARKED,)
+    ),
     "published check": Control(off=GuardsOff(store=NoPublishedCheck), workloads=("late",)),
     "watermark": Control(
         off=GuardsOff(store=NoWatermark), workloads=("horizon", "late"), by=(LOSE,)

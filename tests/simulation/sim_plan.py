@@ -20,6 +20,7 @@ LOSE: Final = "lose"  # the join's server loses everything
 ROLLBACK: Final = "rollback"  # the join's server is as it was so many calls ago
 TORN: Final = "torn"  # a transaction is acknowledged as committed, and aborted
 LATE: Final = "late"  # a commit is on its way: it lands when the transactional id is taken over
+UNMARKED: Final = "unmarked"  # a commit is decided, and the broker forgets to mark it in the log
 TWIN: Final = "twin"  # a station sends its last record again
 BACK: Final = "back"  # the broker's clock steps back
 
@@ -145,7 +146,7 @@ def kinds_at(name: str, *, errors: bool = True) -> list[str]:
     if name.startswith("store."):
         kinds += [LOSE, ROLLBACK]
     if name == "txn.end":
-        kinds += [TORN, LATE]
+        kinds += [TORN, LATE, UNMARKED]
     if name == "records.poll":
         kinds += [TWIN, BACK]
     return kinds

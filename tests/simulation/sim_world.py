@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 import structlog
 from greenlet import greenlet
 from sim_broker import Broker
-from sim_plan import BACK, DEAF, LATE, LOSE, ROLLBACK, TORN, TWIN, Effect, Fault
+from sim_plan import BACK, DEAF, LATE, LOSE, ROLLBACK, TORN, TWIN, UNMARKED, Effect, Fault
 from sim_process import Dead, Process, SimThreading
 from sim_server import Server
 from sim_workloads import BODIES, Workload
@@ -48,6 +48,7 @@ class GuardsOff:
 
     fencing: bool = False
     read_back: bool = False
+    settling: bool = False
     store: Callable[[SlotState], JoinStore] = MemoryJoinStore
     patches: tuple[tuple[Any, str, Any], ...] = ()
 
@@ -141,7 +142,7 @@ class World:
             self.stepped_back_ms += STEP_BACK_MS
         elif fault.kind == TWIN and self._last_sent is not None:
             self.broker.append(self._last_sent)
-        elif fault.kind not in {DEAF, TORN, LATE, TWIN}:
+        elif fault.kind not in {DEAF, TORN, LATE, UNMARKED, TWIN}:
             raise ValueError(f"{fault} is no fault")
 
     def next_model(self) -> str:

@@ -12,9 +12,9 @@ from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
 
 from connectors.errors import DeadlineExceeded, Unavailable
-from connectors.kafka import KafkaLog, client
+from connectors.kafka import KafkaLog, client, writers
 from connectors.kafka.writers import within
-from connectors.ports import TopicSpec
+from connectors.ports import Outgoing, TopicSpec
 
 
 @pytest.fixture
@@ -94,6 +94,30 @@ def test_a_broker_that_only_takes_connections_is_tried_again_after_a_pause() -> 
         manager.close()
         net.close()
     assert failures == [1, 2, 3]
+
+
+def test_a_writer_whose_batch_was_not_acknowledged_in_time_takes_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The library would keep what comes later, unsent and without an error."""
+
+    class Expired:
+        def add_callback(self, _: Callable[[Any], None]) -> None: ...
+
+        def add_errback(self, errback: Callable[[BaseException], None]) -> None:
+            errback(errors.KafkaTimeoutError("20000 ms has passed since batch creation"))
+
+    class Producer:
+        def send(self, *_: Any, **__: Any) -> Expired:
+            return Expired()
+
+    monkeypatch.setattr(writers, "connect", lambda *_, **__: Producer())
+    brokers = client.Brokers(servers="127.0.0.1:9", client_id="w", security=client.OPEN)
+    writer = writers.KafkaLogWriter(brokers)
+    record = Outgoing(topic="t", key=b"k", value=b"v")
+    assert isinstance(writer.send(record).exception(), Unavailable)
+    with pytest.raises(Unavailable, match="sends no more"):
+        writer.send(record)
 
 
 async def _settled(connection: Any) -> None:

@@ -88,6 +88,16 @@ def test_a_sound_line_has_no_finding(line_in_memory) -> None:
     assert {f"closed_{why}" for why in ("complete", "deadline", "late", "forced")} <= seen.keys()
 
 
+def test_a_scorer_that_cannot_be_done_again_is_held_to_models_and_evidence(line_in_memory) -> None:
+    """Which of the round's models judged, and which modalities it read, is known all the same."""
+    worked(line_in_memory)
+    sound = check_round(line_in_memory.log, round_of(line_in_memory, scorer="lite")).findings
+    assert counts(sound) == {}
+    other = round_of(line_in_memory, scorer="lite", models=("0" * 64,))
+    strange = check_round(line_in_memory.log, other).findings
+    assert counts(strange) == {"wrong_verdict": sound.seen["verdicts"]}
+
+
 def test_every_control_is_caught_by_the_kinds_that_it_names(seen) -> None:
     """One spoilt thing is found as what it is, and as nothing else, wherever it lies."""
     for seed in SEEDS:
