@@ -83,7 +83,7 @@ class SlotState:
     chosen: dict[tuple[str, int], bytes] = field(default_factory=dict)
     published: dict[str, int] = field(default_factory=dict)
     markers: dict[str, int] = field(default_factory=dict)
-    spans: dict[str, int] = field(default_factory=dict)
+    spans: set[tuple[int, str]] = field(default_factory=set)  # last offset, part
     outbox: dict[int, Letter] = field(default_factory=dict)
     policies: dict[str, JoinPolicy] = field(default_factory=dict)
     policy_log: list[tuple[int, str]] = field(default_factory=list)
@@ -201,11 +201,11 @@ class MemoryJoinStore:
         state = self.state
         low = min(state.applied + 1, *state.opens.values(), *state.outbox, 2**62)
         while True:
-            inside = [state.markers.get(p, low) for p, last in state.spans.items() if last >= low]
+            inside = [state.markers.get(p, low) for last, p in state.spans if last >= low]
             if min(inside, default=low) >= low:
                 break
             low = min(inside)
-        state.spans = {part: last for part, last in state.spans.items() if last >= low}
+        state.spans = {(last, part) for last, part in state.spans if last >= low}
         while len(state.policy_log) > 1 and state.policy_log[1][0] < low:
             state.policy_log.pop(0)
         return Watermark(offset=low, policy=state.policy_log[0][1], parts=len(state.parts))
@@ -334,7 +334,7 @@ class MemoryJoinStore:
     def _evict(self, key: str) -> None:
         part = self.state.parts.pop(key)
         self.state.markers[key] = part.opened_offset
-        self.state.spans[key] = part.last_offset
+        self.state.spans.add((part.last_offset, key))
         if not any(self._unpublished(key, r) for r in range(1, part.revision + 1)):
             del self.state.opens[key]
 

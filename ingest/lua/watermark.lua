@@ -14,21 +14,24 @@ lower(opens)
 lower(outbox)
 -- Only spans that open before the mark matter: those that end before it too are forgotten here,
 -- so that few are seen again, however long one part holds the mark back.
-local across = redis.call('ZRANGEBYSCORE', spans, '-inf', '(' .. low, 'WITHSCORES')
-local function last_of(span) return tonumber(string.match(span, '^%d+')) end
+local across = {}
+for _, span in ipairs(redis.call('ZRANGEBYSCORE', spans, '-inf', '(' .. low)) do
+  local last, part = string.match(span, '^(%d+) (.*)$')
+  local opening = number(redis.call('ZSCORE', markers, part), nil)
+  across[#across + 1] = {span = span, last = tonumber(last), opening = opening}
+end
 local moved = true
 while moved do
   moved = false
-  for i = 1, #across, 2 do
-    local opening = tonumber(across[i + 1])
-    if opening < low and last_of(across[i]) >= low then
-      low = opening
+  for _, one in ipairs(across) do
+    if one.opening and one.opening < low and one.last >= low then
+      low = one.opening
       moved = true
     end
   end
 end
-for i = 1, #across, 2 do
-  if last_of(across[i]) < low then redis.call('ZREM', spans, across[i]) end
+for _, one in ipairs(across) do
+  if one.last < low then redis.call('ZREM', spans, one.span) end
 end
 local log = cjson.decode(redis.call('HGET', policies, 'log'))
 local trimmed = false

@@ -31,6 +31,7 @@ def read(client: redis.Redis, keys: Mapping[str, str]) -> Slot:
         found = dict(zip((*hashes, *sets), look.execute(), strict=True))
     policies = {name.decode(): body for name, body in found["policies"].items()}
     slot: Slot = {name: _scores(found[name]) for name in sets}
+    slot["spans"] = set(slot["spans"])
     slot["outbox"] = {offset: json.loads(raw) for raw, offset in found["outbox"]}
     slot["meta"] = {name.decode(): value.decode() for name, value in found["meta"].items()}
     slot["parts"] = {k.decode(): _state(msgpack.unpackb(v)) for k, v in found["parts"].items()}
@@ -65,7 +66,7 @@ def shown(state: SlotState) -> Slot:
         "chosen": _members(state.chosen),
         "published": state.published,
         "markers": state.markers,
-        "spans": state.spans,
+        "spans": {f"{last} {part}" for last, part in state.spans},
         "outbox": {o: [o, one.field, one.reason] for o, one in state.outbox.items()},
         "log": [list(entry) for entry in state.policy_log],
         "policies": {digest for _, digest in state.policy_log},

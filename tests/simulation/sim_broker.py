@@ -222,12 +222,16 @@ class SimReader:
         self._process = process
         self._inner = MemoryLog.partition_reader(broker, topic, partition)
         self._entity = topic.split(".")[-2]
-        self.seek = self._inner.seek
         self.position = self._inner.position
         self.log_start = self._inner.log_start
         self.pause = self._inner.pause
         self.resume = self._inner.resume
         self.close = self._inner.close
+
+    def seek(self, offset: int) -> None:
+        """See `PartitionReader.seek`; without read-back, verdicts are read from their end."""
+        skipped = self._process.world.off.read_back and self._entity == "verdicts"
+        self._inner.seek(self._inner.stable_end() if skipped else offset)
 
     def poll(self, *, timeout_s: float, limit: int) -> list[LogRecord]:
         """See `PartitionReader.poll`."""
@@ -242,8 +246,6 @@ class SimReader:
 
     def stable_end(self) -> int:
         """See `PartitionReader.stable_end`."""
-        if self._process.world.off.read_back and self._entity == "verdicts":
-            return 0
         return self._process.effect(f"{self._entity}.end", self._inner.stable_end)
 
 

@@ -1,8 +1,11 @@
 """A part that cannot be scored has a letter that names the field, as every other letter does."""
 
+from concurrent.futures import Future
+
 import pytest
 
 from connectors.clock import ManualClock
+from connectors.errors import Unavailable
 from connectors.line import Line, Modality, Station
 from connectors.memory import MemoryLog
 from connectors.memory_scorer import HashScorer
@@ -59,3 +62,24 @@ def test_the_letter_of_an_unreadable_payload_names_its_field(reason: str, field:
     (record,) = reader.poll(timeout_s=1.0, limit=9)
     letter = DeadLetter.from_bytes(record.value or b"")
     assert (letter.field, letter.reason, letter.offset) == (field, reason, 4)
+
+
+def test_a_verdict_waits_for_the_letter_about_its_poison(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A broker that refuses dead letters alone: flushed is not acknowledged."""
+    log = MemoryLog(ManualClock())
+    ensure_line_topics(log, LINE)
+    writer = log.writer()
+    refused: Future[object] = Future()
+    refused.set_exception(Unavailable("dead-letters: not acknowledged"))
+    monkeypatch.setattr(writer, "send", lambda _: refused)
+    letters = DeadLetters(
+        log=log,
+        line=LINE,
+        partition=0,
+        store=MemoryJoinStore(),
+        writer=writer,
+        clock=ManualClock(),
+    )
+    letters.poison(HashScorer().verdict(EVIDENCE), "poison:killed_three_replicas")
+    with pytest.raises(Unavailable, match="not acknowledged"):
+        letters.flush()
