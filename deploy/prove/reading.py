@@ -212,11 +212,14 @@ def _all_of(log: Log, topic: str, partition: int) -> Iterator[LogRecord]:
 
 
 def _raw_count(log: Log, topic: str, partition: int) -> int:
-    """How many records lie there for one who reads uncommitted; 0 where nobody can."""
+    """How many verdicts lie there for one who reads uncommitted; 0 where nobody can.
+
+    Empty records are no verdicts: a session opens with one, in an aborted transaction.
+    """
     if not isinstance(log, KafkaLog):
         return 0
     with closing(log.raw_reader(topic, partition)) as reader:
-        return sum(1 for _ in _rest_of(reader))
+        return sum(1 for record in _rest_of(reader) if record.value)
 
 
 def _rest_of(reader: PartitionReader) -> Iterator[LogRecord]:

@@ -84,7 +84,7 @@ def summarise(wanted: Wanted, kept: Sequence[Kept], *, planned: int) -> Json:
     """
     proof = [each for each in kept if each.done.guarded]
     live = [each for each in kept if not each.done.guarded]
-    faults = [fault for each in proof for fault in each.done.faults]
+    faults = [(each.done.scorer, fault) for each in proof for fault in each.done.faults]
     controls = _controls(proof)
     summary: Json = {
         "promise": PROMISE,
@@ -201,21 +201,23 @@ def _controls(proof: Sequence[Kept]) -> list[Json]:
     return rows
 
 
-def _faults(faults: Sequence[Fault]) -> list[Json]:
-    by_kind: dict[str, list[Fault]] = defaultdict(list)
-    for fault in faults:
-        by_kind[fault.kind].append(fault)
-    return [_fault_row(kind, done) for kind, done in sorted(by_kind.items())]
+def _faults(faults: Sequence[tuple[str, Fault]]) -> list[Json]:
+    """By scorer and kind: `lite` has to score what waited too, before a verdict comes."""
+    by_kind: dict[tuple[str, str], list[Fault]] = defaultdict(list)
+    for scorer, fault in faults:
+        by_kind[scorer, fault.kind].append(fault)
+    return [_fault_row(*which, done) for which, done in sorted(by_kind.items())]
 
 
-def _fault_row(kind: str, done: Sequence[Fault]) -> Json:
+def _fault_row(scorer: str, kind: str, done: Sequence[Fault]) -> Json:
     took = [fault.recovered_s for fault in done if fault.recovered_s is not None]
     spread = (
         {"p50_s": percentile(took, 0.5), "p99_s": percentile(took, 0.99), "max_s": max(took)}
         if took
         else {"p50_s": None, "p99_s": None, "max_s": None}
     )
-    return {"kind": kind, "count": len(done), "recovered": len(took)} | spread
+    facts = {"kind": kind, "scorer": scorer, "count": len(done), "recovered": len(took)}
+    return facts | spread
 
 
 def _skipped(kept: Sequence[Kept]) -> list[Json]:

@@ -145,6 +145,7 @@ def test_a_sound_line_under_faults_proves_the_promise(run, tmp_path) -> None:
     assert summary["faults_by_kind"] == [
         {
             "kind": "worker_kill",
+            "scorer": "hash",
             "count": 4,
             "recovered": 4,
             "p50_s": 1.5,
