@@ -44,6 +44,10 @@ class Stage(Protocol):
         """The round is over: load, faults, and all is answered or had its time."""
         ...
 
+    def tidy(self) -> None:
+        """Nothing of that round is left on the servers; one that broke the promise is kept."""
+        ...
+
 
 class Audience(Protocol):
     """Who is told how far the proof has come."""
@@ -92,6 +96,8 @@ def prove(
             kept[plan.number] = one
             summary = _report(folder, wanted, kept, planned=len(plans))
             audience.ended(one)
+            if not (one.done.guarded and one.violations):
+                running.tidy()
     return summary
 
 

@@ -4,7 +4,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from random import Random
 from typing import Final, Self
@@ -121,6 +121,10 @@ class Stage:
         )
         return model
 
+    def tidy(self) -> None:
+        """See `deploy.prove.proof.Stage`: killed servers would recover every round before."""
+        self._remove(self._lines.pop())
+
     def skipped(self) -> tuple[Skipped, ...]:
         """The kinds of fault that these servers do not allow."""
         return tuple(
@@ -165,27 +169,26 @@ class Stage:
             "ray_address": self.servers.ray,
             "data_folder": self.folder,
         }
-        own = Settings.model_validate(dict(self._settings) | given)
-        self._log: Log = make_log(own)
-        join_ray(own)
+        self._own = Settings.model_validate(dict(self._settings) | given)
+        self._log: Log = make_log(self._own)
+        join_ray(self._own)
         self._exit.callback(serve.leave_ray)
-        self._exit.callback(self._leave_nothing, own)
+        self._exit.callback(self._leave_nothing)
 
-    def _leave_nothing(self, settings: Settings) -> None:
+    def _leave_nothing(self) -> None:
         """Servers that were given hold nothing of the proof's lines any more."""
-        for line in self._lines:
-            try:
-                self._remove(line, settings)
-            except HololineError as error:
-                _log.warning("traces_left", line=line.name, reason=str(error))
+        while self._lines and not self.servers.own >= {"kafka", "redis"}:
+            self._remove(self._lines.pop())
 
-    def _remove(self, line: Line, settings: Settings) -> None:
-        if "kafka" not in self.servers.own:
+    def _remove(self, line: Line) -> None:
+        try:
             remove_line_topics(self._log, line)
-        if "redis" not in self.servers.own:
-            stores = make_join_stores(settings, line)
+            stores = make_join_stores(self._own, line)
             for partition in range(line.topics.partitions):
-                stores(partition).wipe()
+                with closing(stores(partition)) as store:
+                    store.wipe()
+        except HololineError as error:
+            _log.warning("traces_left", line=line.name, reason=str(error))
 
     def _allowed(self, needs: str) -> bool:
         own = self.servers.own

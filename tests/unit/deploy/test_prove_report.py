@@ -31,6 +31,10 @@ class MemoryStage:
     done: list[int] = field(default_factory=list)
     spoil: Callable[[object], None] = lambda line: None
     log: Log | None = None
+    tidied: int = 0
+
+    def tidy(self) -> None:
+        self.tidied += 1
 
     def run_round(self, plan: RoundPlan, tell: Callable[[Progress], None]) -> Round:
         line = self.make_line()
@@ -157,9 +161,11 @@ def test_a_sound_line_under_faults_proves_the_promise(run, tmp_path) -> None:
 
 def test_one_verdict_too_many_breaks_the_promise(run, line_in_memory, tmp_path) -> None:
     """The page says so first, with the part and where to look."""
-    summary = run(MemoryStage(type(line_in_memory), spoil=publish_again))
+    stage = MemoryStage(type(line_in_memory), spoil=publish_again)
+    summary = run(stage)
     assert summary["verdict"] == "broken"
     assert summary["counts"]["duplicate"] == 2
+    assert stage.tidied == 0, "what it left on the servers tells how it came about"
     assert "The promise is broken." in (tmp_path / "prove.html").read_text()
     (example, _) = summary["examples"]["duplicate"]
     assert example["part"] == "s/l/whole-0/1"
