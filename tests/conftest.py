@@ -26,6 +26,7 @@ GIVEN_KAFKA = os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "")
 SERVERS = frozenset({"given_kafka", "kafka_address", "redis_url", "ray_address"})
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two processes share a run: one has all that needs servers, for there is one stack.
 
