@@ -23,24 +23,6 @@ BENCHMARKS = Path(__file__).parent / "benchmarks"
 GIVEN_KAFKA = os.environ.get("KAFKA_BOOTSTRAP_SERVERS", "")
 """Brokers of yours: tests that leave a broker as it is run on them."""
 
-SERVERS = frozenset({"given_kafka", "kafka_address", "redis_url", "ray_address"})
-
-
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two processes share a run: one has all that needs servers, for there is one stack.
-
-    The other has the rest file by file, so that what a file sets up is set up once.
-    """
-    for item in items:
-        if item.get_closest_marker("xdist_group"):
-            continue
-        served = item.get_closest_marker("integration") or item.get_closest_marker("browser")
-        if served or SERVERS & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group("servers"))
-        else:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
-
 
 @pytest.fixture(scope="session")
 def golden_vectors() -> ModuleType:

@@ -8,11 +8,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.timeout(600),
-    pytest.mark.xdist_group("evaluate"),  # computes for minutes: beside the tests on servers
-]
+pytestmark = [pytest.mark.integration, pytest.mark.timeout(600)]
 
 NAMES = {"rgb", "scan", "thermal"}
 
