@@ -1,6 +1,8 @@
 # The two commands that everyone needs are `make demo` and `make test`; both set everything up.
 .DEFAULT_GOAL := help
 BIN := .venv/bin
+# Without groups this deals tests one by one; the default deals hundreds at a time.
+ONE_BY_ONE := loadgroup
 
 .PHONY: help
 help: ## what can be made
@@ -14,7 +16,7 @@ demo: ## the whole line on this machine, before your eyes
 .PHONY: test
 test: ## every test: unit, contract, integration on the embedded stack, browser
 	@deploy/setup.sh browser
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist $(ONE_BY_ONE)
 
 .PHONY: check
 check: ## format, lint, types, imports, house rules

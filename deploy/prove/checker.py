@@ -264,8 +264,8 @@ class Check:
         else:
             wanted |= self._scored(verdict)
             found = {name: found.get(name) for name in (*wanted, "supersedes") if name in found}
-            found["real"] = sorted(found["real"])
-            found["reasons"] = [each for each in found["reasons"] if each.startswith(_UNREAD)]
+            found["real"] = sorted(verdict.get("real", ()))
+            found["reasons"] = [r for r in verdict.get("reasons", ()) if r.startswith(_UNREAD)]
         differ = [n for n in wanted.keys() | found.keys() if wanted.get(n) != found.get(n)]
         if headers.get("ce_id") != wanted["verdict_id"].encode():
             differ.append("ce_id")

@@ -19,6 +19,10 @@ from connectors.kafka import KafkaLog, member, readers, writers
 from connectors.ports import Outgoing, TopicSpec
 from deploy.embedded import EmbeddedStack
 
+with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(str(Path(__file__).parent))
+    from under_faults import until
+
 pytestmark = pytest.mark.integration
 
 BOUND_S = 60.0
@@ -156,14 +160,6 @@ def unknown_to_its_coordinator(producer: Any) -> int:
     sent = producer.send("t", b"forgotten", partition=0)
     producer.flush(BOUND_S)
     return int(sent.get(0).offset)
-
-
-def until(holds: Callable[[], bool]) -> None:
-    """It holds in bounded time."""
-    deadline = time.monotonic() + BOUND_S
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_every_client_says_that_the_broker_is_gone(broker: Broker) -> None:

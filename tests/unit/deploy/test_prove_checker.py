@@ -98,6 +98,25 @@ def test_a_scorer_that_cannot_be_done_again_is_held_to_models_and_evidence(line_
     assert counts(strange) == {"wrong_verdict": sound.seen["verdicts"]}
 
 
+@pytest.mark.parametrize(
+    ("held", "spoilt"),
+    [
+        (b'"real":["rgb","scan"]', b'"real":["rgb"]'),
+        (b'"reasons":[]', b'"reasons":["payload_unreadable:rgb: payload: nothing lies there"]'),
+    ],
+    ids=["a modality left out", "a payload unread"],
+)
+def test_any_scorer_has_to_read_all_that_is_there(line_in_memory, held, spoilt) -> None:
+    """A proof's payloads lie where they should: who did not read one judged something else."""
+    worked(line_in_memory)
+    seen = observe(line_in_memory.log, round_of(line_in_memory, scorer="lite"))
+    index = next(i for i, one in enumerate(seen.verdicts) if held in one.value)
+    changed = seen.verdicts[index]._replace(value=seen.verdicts[index].value.replace(held, spoilt))
+    verdicts = (*seen.verdicts[:index], changed, *seen.verdicts[index + 1 :])
+    found = replace(seen, verdicts=verdicts).check()
+    assert found.counts["wrong_verdict"] == 1
+
+
 def test_every_control_is_caught_by_the_kinds_that_it_names(seen) -> None:
     """One spoilt thing is found as what it is, and as nothing else, wherever it lies."""
     for seed in SEEDS:
