@@ -9,6 +9,7 @@ from kafka import KafkaConsumer, TopicPartition, errors
 
 from connectors.errors import OutOfRange, Unavailable
 from connectors.kafka.client import ANSWER_TIMEOUT_S, CLOSE_TIMEOUT_S, Brokers, connect, translated
+from connectors.kafka.decoding import decode_with_ours
 from connectors.kafka.refusals import refused
 from connectors.ports import LogRecord
 
@@ -44,6 +45,7 @@ class _Reader:
             fetch_max_wait_ms=FETCH_WAIT_MS,
             metrics_enabled=False,
         )
+        decode_with_ours(self._consumer)
         self._consumer.assign(partitions)
         self._answered_s = time.monotonic()
 
@@ -59,7 +61,7 @@ class _Reader:
             self._answered_s = time.monotonic()
         elif time.monotonic() - self._answered_s > PROBE_INTERVAL_S:
             self._stable_ends()
-        return [_log_record(record) for batch in batches.values() for record in batch]
+        return [record for batch in batches.values() for record in batch]
 
     def close(self) -> None:
         self._consumer.close(autocommit=False, timeout_ms=int(CLOSE_TIMEOUT_S * 1000))
@@ -168,18 +170,3 @@ class KafkaTopicReader(_Reader):
         """See `TopicReader.caught_up`."""
         positions = self.positions()
         return all(positions[each.partition] >= end for each, end in self._stable_ends().items())
-
-
-def _log_record(record: Any) -> LogRecord:
-    headers = record.headers
-    if None in [value for _, value in headers]:
-        headers = [(name, value or b"") for name, value in headers]
-    return LogRecord(
-        topic=record.topic,
-        partition=record.partition,
-        offset=record.offset,
-        timestamp_ms=record.timestamp,
-        key=record.key,
-        value=record.value,
-        headers=tuple(headers),
-    )

@@ -60,3 +60,22 @@ def test_stations_may_compress_by_any_codec_of_kafkas(kafka_address: str, codec:
     with closing(log.partition_reader(topic, 0)) as reader:
         (record,) = reader.poll(timeout_s=BOUND_S, limit=1)
     assert record.value == b"v" * 1000
+
+
+def test_a_header_name_that_is_not_utf8_stops_nobody(kafka_address: str) -> None:
+    """Any client of Kafka's protocol can write one, and no broker refuses it."""
+
+    class Name(str):
+        __slots__ = ()
+
+        def encode(self, *_: object) -> bytes:
+            return b"\xff"
+
+    topic = f"t.{uuid4().hex}"
+    log = KafkaLog(kafka_address)
+    log.ensure_topics([TopicSpec(name=topic, partitions=1, retention_ms=86_400_000)])
+    with closing(KafkaProducer(bootstrap_servers=kafka_address)) as station:
+        station.send(topic, key=b"k", value=b"v", headers=[(Name("x"), b"1")]).get(BOUND_S)
+    with closing(log.partition_reader(topic, 0)) as reader:
+        (record,) = reader.poll(timeout_s=BOUND_S, limit=1)
+    assert (record.value, record.headers) == (b"v", (("\\xff", b"1"),))
