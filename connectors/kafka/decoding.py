@@ -34,7 +34,7 @@ def decode_with_ours(consumer: Any) -> None:
     consumer._fetcher.PartitionRecords = _PartitionRecords  # noqa: SLF001 - no option
 
 
-class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc] # the library is untyped
+class _PartitionRecords(Fetcher.PartitionRecords):
     """What one fetch brought of one partition."""
 
     def _unpack_records(
