@@ -5,7 +5,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import closing, suppress
 from ipaddress import ip_address
@@ -19,6 +18,7 @@ from connectors.kafka import KafkaLog
 from connectors.ports import Outgoing, TopicSpec
 from deploy.embedded import Addresses, EmbeddedStack, StackFailed
 from deploy.embedded.ray_server import _short_temp_dir
+from waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -37,14 +37,6 @@ with EmbeddedStack(Path(sys.argv[1]), **flags, on_progress=lambda line: None):
 
 def quiet(_line: str) -> None:
     """Takes a line of progress."""
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """The condition has become true, in bounded time."""
-    deadline = time.monotonic() + BOUND_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true"
-        time.sleep(0.05)
 
 
 def descendants(pid: int) -> set[psutil.Process]:

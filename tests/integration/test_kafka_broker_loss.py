@@ -18,10 +18,7 @@ from connectors.errors import DeadlineExceeded, Unavailable
 from connectors.kafka import KafkaLog, member, readers, writers
 from connectors.ports import Outgoing, TopicSpec
 from deploy.embedded import EmbeddedStack
-
-with pytest.MonkeyPatch.context() as patch:
-    patch.syspath_prepend(str(Path(__file__).parent))
-    from under_faults import until
+from under_faults import until
 
 pytestmark = pytest.mark.integration
 

@@ -12,10 +12,7 @@ from kafka import TopicPartition
 
 from connectors.kafka import member, readers, writers
 from deploy.embedded import EmbeddedStack
-
-with pytest.MonkeyPatch.context() as patch:
-    patch.syspath_prepend(str(Path(__file__).parent))
-    from under_faults import Site, kept_up, sessions, until
+from under_faults import Site, kept_up, sessions, until
 
 pytestmark = pytest.mark.integration
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -13,10 +12,7 @@ from kafka import TopicPartition
 
 from deploy.embedded import Addresses, EmbeddedStack
 from deploy.wiring import ensure_line_topics, remove_line_topics
-
-with pytest.MonkeyPatch.context() as patch:
-    patch.syspath_prepend(str(Path(__file__).parent))
-    from under_faults import PARTITIONS, Site, kept_up, until
+from under_faults import PARTITIONS, Site, kept_up, until
 
 pytestmark = pytest.mark.integration
 

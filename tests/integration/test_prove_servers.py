@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from pathlib import Path
@@ -20,6 +19,7 @@ from deploy.embedded.server import Server
 from deploy.prove import servers as prove_servers
 from deploy.prove.servers import COPIES_MAX, Servers, copy_living
 from deploy.settings import Settings
+from waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -248,13 +248,6 @@ def _tear(copy: Path) -> None:
     (last,) = copy.glob("*/*.incr.aof")
     with last.open("ab") as file:
         file.write(b"*3\r\n$3\r\nSET\r\n$1\r\nn\r\n$7\r\nto")
-
-
-def until(condition: Callable[[], bool]) -> None:
-    """The condition has become true, in bounded time."""
-    deadline = time.monotonic() + BOUND_S
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come true"
 
 
 def restart(servers: Servers) -> Callable[[], None]:

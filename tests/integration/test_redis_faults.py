@@ -12,10 +12,7 @@ import structlog
 
 from deploy.embedded import EmbeddedStack
 from deploy.embedded.redis_server import RedisServer
-
-with pytest.MonkeyPatch.context() as patch:
-    patch.syspath_prepend(str(Path(__file__).parent))
-    from under_faults import Site, kept_up, sessions, until
+from under_faults import Site, kept_up, sessions, until
 
 pytestmark = pytest.mark.integration
 

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from hashlib import sha256
@@ -20,6 +19,7 @@ from connectors.messages import Closed, Evidence, PartKey, ProductPolicy, Verdic
 from connectors.ports import SealedEvidence
 from inference.bundle import MANIFEST, TENSORS, Manifest
 from inference.registry import BundleRegistry
+from waiting import until
 
 pytestmark = [
     pytest.mark.integration,
@@ -159,14 +159,6 @@ class Stream:
             self.asked += batch
             for answer in answers:
                 self.verdicts += [Verdict.from_bytes(raw) for raw in answer.result(WAIT_S)]
-
-
-def until(true) -> None:
-    """Wait for a condition, for a bounded time."""
-    deadline_s = time.monotonic() + WAIT_S
-    while not true():
-        assert time.monotonic() < deadline_s, "it never came"
-        time.sleep(0.02)
 
 
 def pids() -> set[int]:

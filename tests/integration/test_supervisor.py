@@ -5,8 +5,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -18,17 +17,11 @@ from deploy.control import control, read_state
 from deploy.line_file import line_template
 from deploy.running import opcua_endpoint
 from deploy.supervisor import Supervisor, memory_by_process
+from waiting import until
 
 pytestmark = pytest.mark.integration
 ROOT = Path(child_module.__file__).parents[1]
 READY = "import os, pathlib; pathlib.Path({path!r}).write_text(str(os.getpid()))\n"
-
-
-def until(condition: Callable[[], bool], *, timeout_s: float = 60.0) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s, "it did not become true in time"
-        time.sleep(0.02)
 
 
 @pytest.fixture

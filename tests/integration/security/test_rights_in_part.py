@@ -1,6 +1,5 @@
 """Half of the rights is the worst case: the library then neither works nor says why."""
 
-from collections.abc import Callable
 from contextlib import closing
 from typing import Any
 from uuid import uuid4
@@ -17,10 +16,10 @@ from kafka.admin import (
     UserScramCredentialUpsertion,
 )
 
-from connectors.clock import SystemClock
 from connectors.errors import Poison
 from connectors.ports import Log, Outgoing, TopicSpec
 from deploy.wiring import make_log
+from waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -58,14 +57,6 @@ def user_with(secured: Any, kind: ResourceType, name: str, right: ACLOperation) 
         mine = ACLFilter(f"User:{user}", "*", right, ACLPermissionType.ALLOW, acl.resource_pattern)
         until(lambda: bool(admin.describe_acls(mine)[0]))
     return make_log(secured.settings(user))
-
-
-def until(true: Callable[[], bool]) -> None:
-    """It becomes true, or raises, in bounded time."""
-    clock = SystemClock()
-    give_up_s = clock.monotonic_s() + BOUND_S
-    while not true():
-        assert clock.monotonic_s() < give_up_s
 
 
 def test_a_member_that_may_not_see_its_topic_does_not_wait_for_ever(

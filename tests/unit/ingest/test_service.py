@@ -1,8 +1,7 @@
 """What the worker process does with the partitions that the group gives it."""
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 
@@ -21,6 +20,7 @@ from deploy.wiring import ensure_line_topics
 from ingest import broker_time, service
 from ingest.memory import MemoryJoinStore
 from ingest.service import PARTITIONS_MAX, Worker
+from waiting import until
 
 BOUND_S = 30.0
 LINE = Line(
@@ -72,13 +72,6 @@ def shift() -> Iterator[Shift]:
     made = Shift()
     yield made
     made.end()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    give_up_s = time.monotonic() + BOUND_S
-    while not condition():
-        assert time.monotonic() < give_up_s, "it did not become true in time"
-        time.sleep(0.005)
 
 
 def shown(name: str) -> float:

@@ -9,6 +9,7 @@ from typing import Any
 
 from kafka import KafkaAdminClient
 
+import waiting
 from connectors.clock import SystemClock
 from connectors.errors import SessionEnd, Transient
 from connectors.kafka import KafkaLog
@@ -159,13 +160,13 @@ class Site:
 
 def until(true: Callable[[], bool]) -> None:
     """It becomes true in bounded time, over a broker that is away for a while."""
-    give_up_s = time.monotonic() + BOUND_S
-    while time.monotonic() < give_up_s:
+
+    def holds() -> bool:
         with suppress(Transient):
-            if true():
-                return
-        time.sleep(0.1)
-    raise AssertionError("it never came")
+            return true()
+        return False
+
+    waiting.until(holds)
 
 
 def sessions(said: Sequence[Mapping[str, Any]]) -> int:
