@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -24,7 +25,11 @@ BACKOFF_FIRST_S: Final = 0.2
 BACKOFF_MAX_S: Final = 5.0
 STABLE_S: Final = 3.0
 """A process that did its work this long has recovered: its next end is the first again."""
+FROZEN_S: Final = 30.0
+"""A process that has not run for so long is killed: others have taken its partitions over by then,
+and a scorer whose answer it does not take may answer nobody else."""
 STOP_TIMEOUT_S: Final = 8.0
+_PULSE_S: Final = 1.0
 _LOG_BYTES_MAX: Final = 16 << 20
 
 _log = structlog.get_logger(__name__)
@@ -47,6 +52,8 @@ class Child:
     """Where the child shows its metrics, on loopback."""
     standby: bool = False
     """Keep a second process that has imported all it needs and takes over when this one ends."""
+    pulses: bool = False
+    """It shows every second that it runs, see `keep_saying_ready`, and is killed once it stops."""
     process: subprocess.Popen[bytes] | None = None
     state: Literal["waiting", "running", "refused"] = "waiting"
     ready_s: float | None = None
@@ -56,6 +63,9 @@ class Child:
     failures_in_a_row: int = 0
     exit_code: int | None = None
     _next: subprocess.Popen[bytes] | None = None
+    _pulse_ns: int = 0
+    _silent_s: float = 0.0
+    _looked_s: float = 0.0
     _stdin: threading.Lock = field(default_factory=threading.Lock)
 
     def look_after(self, now_s: float, env: Mapping[str, str]) -> None:
@@ -69,6 +79,9 @@ class Child:
                 if self.standby:
                     command = (*self.command, STANDBY, str(self._standby_path))
                     self._next = self._spawn(command, env)
+            elif self.pulses and self.ready_s is not None and self._is_frozen(now_s):
+                _log.error("child_frozen", child=self.name, pid=self.process.pid)
+                self.process.kill()
         if self.state == "waiting" and now_s >= self.due_s:
             self._start(env)
 
@@ -77,6 +90,15 @@ class Child:
         if self.process is None or self.state != "running":
             return False
         return _says(self.ready_path, self.process.pid)
+
+    def _is_frozen(self, now_s: float) -> bool:
+        """Whether it has shown no pulse for long, as far as we were awake to see it."""
+        self._silent_s += min(now_s - self._looked_s, _PULSE_S)
+        self._looked_s = now_s
+        pulse_ns = _changed_ns(self.ready_path) if self.is_ready() else self._pulse_ns
+        if pulse_ns != self._pulse_ns:
+            self._pulse_ns, self._silent_s = pulse_ns, 0.0
+        return self._silent_s > FROZEN_S
 
     def standby_is_ready(self) -> bool:
         """Whether a second process has said that it can take over."""
@@ -157,7 +179,7 @@ class Child:
     def _start(self, env: Mapping[str, str]) -> None:
         waiting = self._taken_standby()
         self.process = waiting or self._spawn(self.command, env)
-        self.state, self.ready_s = "running", None
+        self.state, self.ready_s, self._silent_s = "running", None, 0.0
         _log.info(
             "child_started", child=self.name, pid=self.process.pid, standby=waiting is not None
         )
@@ -221,6 +243,26 @@ def say_ready(path: Path) -> None:
     """The process that runs this is ready, for whoever reads `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(str(os.getpid()), encoding="ascii")
+
+
+def keep_saying_ready(path: Path) -> None:
+    """As `say_ready`, and every second from now on, for as long as this process runs."""
+    say_ready(path)
+
+    def pulse() -> None:
+        while True:
+            time.sleep(_PULSE_S)
+            with suppress(OSError):  # the folder may be gone before we are
+                os.utime(path)
+
+    threading.Thread(target=pulse, name="pulse", daemon=True).start()
+
+
+def _changed_ns(path: Path) -> int:
+    try:
+        return path.stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _says(path: Path, pid: int) -> bool:

@@ -18,7 +18,14 @@ import structlog
 
 from connectors.errors import HololineError, Poison, SessionEnd
 from connectors.metrics import serve_metrics
-from deploy.child import EXIT_POISON, EXIT_SESSION_END, STANDBY, ready_path, say_ready
+from deploy.child import (
+    EXIT_POISON,
+    EXIT_SESSION_END,
+    STANDBY,
+    keep_saying_ready,
+    ready_path,
+    say_ready,
+)
 from deploy.line_file import load_line
 from deploy.logs import configure_logs
 from deploy.names import check_names
@@ -108,7 +115,7 @@ def _context(instance: str, line_path: Path, settings: Settings) -> Context:
         line=load_line(line_path),
         settings=settings,
         stop=stop,
-        ready=lambda: say_ready(ready),
+        ready=lambda: keep_saying_ready(ready),
     )
 
 

@@ -90,7 +90,7 @@ class Supervisor:
             *("--line", str(self._line_path), "--parent", str(os.getpid())),
             *("--metrics-port", str(port)),
         ]
-        self.add_command(name, command, standby=role == WORKER, metrics_port=port)
+        self.add_command(name, command, standby=role == WORKER, pulses=True, metrics_port=port)
 
     def add_command(
         self,
@@ -98,6 +98,7 @@ class Supervisor:
         command: Sequence[str],
         *,
         standby: bool = False,
+        pulses: bool = False,
         metrics_port: int | None = None,
     ) -> None:
         """As `add`, for any program; see `Child`."""
@@ -107,6 +108,7 @@ class Supervisor:
             log_path=self._folder / "logs" / f"{name}.log",
             ready_path=ready_path(self._folder, name),
             standby=standby,
+            pulses=pulses,
             metrics_port=metrics_port,
         )
         with self._lock:

@@ -5,6 +5,7 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final, Literal
@@ -126,7 +127,8 @@ def _worker_zombie(scene: Scene) -> str:
     try:
         taken = scene.follower.served_again(since_ms, bound_s=BOUND_S)
     finally:
-        zombie.resume()
+        with suppress(psutil.NoSuchProcess):  # the supervisor kills what is frozen for long
+            zombie.resume()
     _until_fenced(zombie)
     end(heir)
     return f"heir served after {taken} s"

@@ -100,7 +100,7 @@ class ProofLine:
         supervisor = Supervisor(self.folder, env=self.environment, line_path=self.line_file)
         self._supervisor = self._exit.enter_context(supervisor)
         for name in WORKERS:
-            self._supervisor.add_command(name, self._command(name), standby=True)
+            self._supervisor.add_command(name, self._command(name), standby=True, pulses=True)
         self._supervisor.wait_ready(*WORKERS, timeout_s=READY_S)
         return self
 

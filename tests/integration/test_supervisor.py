@@ -57,6 +57,29 @@ def test_a_killed_child_is_started_anew_and_counted(supervisor: Supervisor, tmp_
     until(lambda: (read_state(tmp_path) or {})["children"]["worker"]["restarts"] == 1)
 
 
+def test_a_frozen_child_is_killed_and_one_that_runs_is_not(
+    supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Frozen it holds on to what others wait for, and it would never end by itself."""
+    monkeypatch.setattr(child_module, "FROZEN_S", 3.0)
+    for name in ("frozen", "other"):
+        path = tmp_path / "run" / f"{name}.ready"
+        code = (
+            "import pathlib, time\n"
+            "from deploy.child import keep_saying_ready\n"
+            f"keep_saying_ready(pathlib.Path({str(path)!r}))\n"
+            "time.sleep(600)"
+        )
+        supervisor.add_command(name, [sys.executable, "-c", code], pulses=True)
+    supervisor.wait_ready("frozen", "other", timeout_s=60)
+    first = pid_of(supervisor, "frozen")
+    psutil.Process(first).suspend()
+    until(lambda: supervisor.status()["children"]["frozen"]["restarts"] == 1)
+    supervisor.wait_ready("frozen", timeout_s=60)
+    assert pid_of(supervisor, "frozen") != first
+    assert supervisor.status()["children"]["other"]["restarts"] == 0
+
+
 def test_a_process_that_stands_by_takes_over_and_the_next_one_stands_by(
     supervisor: Supervisor, tmp_path: Path
 ):

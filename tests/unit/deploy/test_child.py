@@ -1,13 +1,13 @@
 """When a child that ends is started anew."""
 
 import os
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from deploy.child import BACKOFF_FIRST_S, BACKOFF_MAX_S, STABLE_S, Child
+from deploy.child import BACKOFF_FIRST_S, BACKOFF_MAX_S, FROZEN_S, STABLE_S, Child
+from waiting import until
 
 
 @pytest.fixture
@@ -18,19 +18,23 @@ def child(tmp_path: Path) -> Iterator[Child]:
         command=("sh", "-c", f"echo $$ > {ready}; exec sleep 600"),
         log_path=tmp_path / "worker-1.log",
         ready_path=ready,
+        pulses=True,
     )
     yield made
     made.stop()
 
 
+def ready_since(child: Child) -> float:
+    """When it was first seen ready."""
+    child.look_after(child.due_s, os.environ)
+    until(child.is_ready)
+    child.look_after(child.due_s, os.environ)
+    return child.due_s
+
+
 def pause_after(child: Child, *, ready_for_s: float) -> float:
     """The pause after the end of a process that has been ready for so long."""
-    start_s = child.due_s
-    child.look_after(start_s, os.environ)
-    give_up_s = time.monotonic() + 60
-    while not child.is_ready():
-        assert time.monotonic() < give_up_s, "the child did not become ready"
-    child.look_after(start_s, os.environ)
+    start_s = ready_since(child)
     child.running().kill()
     assert child.process is not None
     child.process.wait(60)
@@ -45,3 +49,43 @@ def test_the_first_end_is_answered_at_once_and_a_series_ever_slower(child: Child
     assert pauses[:3] == [BACKOFF_FIRST_S, 2 * BACKOFF_FIRST_S, 4 * BACKOFF_FIRST_S]
     assert pauses[-1] == BACKOFF_MAX_S
     assert pause_after(child, ready_for_s=STABLE_S) == 0.0
+
+
+def test_a_process_that_does_not_run_any_more_is_killed(child: Child):
+    """It has not ended, and it shows no pulse: frozen, for longer than its partitions waited."""
+    now_s, pid = ready_since(child), child.running().pid
+    for _ in range(int(FROZEN_S) + 2):
+        now_s += 1
+        child.look_after(now_s, os.environ)
+    assert child.process is not None
+    child.process.wait(60)
+    child.look_after(now_s, os.environ)
+    child.look_after(child.due_s, os.environ)
+    assert child.restarts == 1
+    assert child.running().pid != pid
+
+
+def test_a_pulse_keeps_it_up(child: Child):
+    """Each one counts anew; that another process of its name has one does not count."""
+    now_s, pid = ready_since(child), child.running().pid
+    for second in range(2 * int(FROZEN_S)):
+        now_s += 1
+        os.utime(child.ready_path, ns=(second, second))
+        child.look_after(now_s, os.environ)
+    assert child.running().pid == pid
+    child.ready_path.write_text("1")
+    for second in range(int(FROZEN_S) + 2):
+        now_s += 1
+        os.utime(child.ready_path, ns=(second, second))
+        child.look_after(now_s, os.environ)
+    assert child.process is not None
+    assert child.process.wait(60) == -9
+
+
+def test_that_we_were_frozen_ourselves_is_no_sign_of_it(child: Child):
+    """A laptop that slept finds its line as it left it."""
+    now_s, pid = ready_since(child), child.running().pid
+    for _ in range(5):
+        now_s += 1000
+        child.look_after(now_s, os.environ)
+    assert child.running().pid == pid
