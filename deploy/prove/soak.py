@@ -26,8 +26,8 @@ RATE: Final = 20.0
 """Parts a second: the queues are full after some minutes, the log goes on growing."""
 
 SAMPLE_S: Final = 5.0
-SETTLED_SHARE: Final = 0.25
-"""The first quarter fills queues and caches; the slope is of what comes after."""
+SETTLED_SHARE: Final = 2 / 3
+"""Until then queues and the keys that are remembered fill; the slope is of what comes after."""
 
 
 def run(stage: "Stage", plan: "RoundPlan", tell: "Callable[[Progress], None]") -> Round:
