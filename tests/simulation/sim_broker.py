@@ -146,9 +146,12 @@ class SimTransactionalWriter(MemoryTransactionalWriter):
         )
 
     def _commit(self) -> None:
+        self._refuse_if_fenced()
+        self.end(Outcome.COMMITTED)
+
+    def _refuse_if_fenced(self) -> None:
         if self._transaction.outcome is Outcome.ABORTED:
             raise Fenced(f"{self._name} was taken over")
-        self.end(Outcome.COMMITTED)
 
     def _tear(self) -> None:
         self.end(Outcome.ABORTED)
@@ -158,6 +161,7 @@ class SimTransactionalWriter(MemoryTransactionalWriter):
         raise DeadlineExceeded("the commit is on its way")
 
     def _forget(self) -> None:
+        self._refuse_if_fenced()  # what a broker refuses it does not decide, so cannot forget
         self._broker.unmarked.setdefault(self._name, []).append(self._transaction)
         self._transaction = Transaction(Outcome.COMMITTED)
         self._touched.clear()
