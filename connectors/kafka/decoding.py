@@ -1,8 +1,8 @@
 """Fetched batches of records, decoded straight into `LogRecord`s.
 
-kafka-python 3.0.12 takes 29 us for a record with CloudEvents headers, a third of what a worker
-spends on it, and fails for good at a header whose name is not UTF-8. Source of the layout: Apache
-Kafka 4.3, org.apache.kafka.common.record.internal.DefaultRecord.
+kafka-python 3.0.12 takes 29 us for a record with the headers of CloudEvents, three times as long,
+and fails for good at a header whose name is not UTF-8. Source of the layout: Apache Kafka 4.3,
+org.apache.kafka.common.record.internal.DefaultRecord.
 """
 
 from collections.abc import Iterator
