@@ -65,7 +65,7 @@ class Child:
     _next: subprocess.Popen[bytes] | None = None
     _pulse_ns: int = 0
     _silent_s: float = 0.0
-    _looked_s: float = 0.0
+    _listened_s: float = 0.0
     _stdin: threading.Lock = field(default_factory=threading.Lock)
 
     def look_after(self, now_s: float, env: Mapping[str, str]) -> None:
@@ -79,9 +79,8 @@ class Child:
                 if self.standby:
                     command = (*self.command, STANDBY, str(self._standby_path))
                     self._next = self._spawn(command, env)
-            elif self.pulses and self.ready_s is not None and self._is_frozen(now_s):
-                _log.error("child_frozen", child=self.name, pid=self.process.pid)
-                self.process.kill()
+            elif self.pulses and self.ready_s is not None:
+                self._listen(now_s)
         if self.state == "waiting" and now_s >= self.due_s:
             self._start(env)
 
@@ -90,15 +89,6 @@ class Child:
         if self.process is None or self.state != "running":
             return False
         return _says(self.ready_path, self.process.pid)
-
-    def _is_frozen(self, now_s: float) -> bool:
-        """Whether it has shown no pulse for long, as far as we were awake to see it."""
-        self._silent_s += min(now_s - self._looked_s, _PULSE_S)
-        self._looked_s = now_s
-        pulse_ns = _changed_ns(self.ready_path) if self.is_ready() else self._pulse_ns
-        if pulse_ns != self._pulse_ns:
-            self._pulse_ns, self._silent_s = pulse_ns, 0.0
-        return self._silent_s > FROZEN_S
 
     def standby_is_ready(self) -> bool:
         """Whether a second process has said that it can take over."""
@@ -196,6 +186,19 @@ class Child:
                 stderr=log,
                 start_new_session=True,  # Ctrl-C reaches the supervisor alone
             )
+
+    def _listen(self, now_s: float) -> None:
+        """Kill the process if it has shown no pulse for long, as far as we were awake to see it."""
+        assert self.process is not None
+        self._silent_s += min(now_s - self._listened_s, _PULSE_S)
+        self._listened_s = now_s
+        pulse_ns = _changed_ns(self.ready_path) if self.is_ready() else self._pulse_ns
+        if pulse_ns != self._pulse_ns:
+            self._pulse_ns, self._silent_s = pulse_ns, 0.0
+        if self._silent_s > FROZEN_S:
+            _log.error("child_frozen", child=self.name, pid=self.process.pid, for_s=FROZEN_S)
+            self.process.kill()
+            self._silent_s = 0.0  # one that the kernel holds is told of, and tried, as often again
 
     def _taken_standby(self) -> subprocess.Popen[bytes] | None:
         """The process that stood by, told to begin; None when there is none that can."""

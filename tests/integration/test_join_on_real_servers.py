@@ -28,6 +28,7 @@ from connectors.ports import LogWriter, Outgoing, TopicReader
 from deploy.wiring import ensure_line_topics
 from ingest.service import Worker
 from ingest.store import RedisJoinStore
+from waiting import beside
 
 pytestmark = pytest.mark.integration
 
@@ -73,7 +74,6 @@ def working(
     line: Line, log: KafkaLog, redis_url: str, errors: list[BaseException]
 ) -> Iterator[None]:
     """A worker runs; what ends it unexpectedly goes to `errors`."""
-    stop = threading.Event()
     worker = Worker(
         line=line,
         log=log,
@@ -83,19 +83,14 @@ def working(
         instance="w1",
     )
 
-    def run() -> None:
+    def run(stop: threading.Event) -> None:
         try:
             worker.run(stop)
         except SessionEnd as error:
             errors.append(error)
 
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
+    with beside(run):
         yield
-    finally:
-        stop.set()
-        thread.join(BOUND_S)
 
 
 def send(writer: LogWriter, line: Line, part_id: str, *items: str, sequence: int = 1) -> None:

@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +25,7 @@ from deploy.wiring import ensure_line_topics, read_all
 from inference.registry import BundleRegistry
 from ingest.service import Worker
 from ingest.store import RedisJoinStore
+from waiting import beside
 
 pytestmark = [
     pytest.mark.integration,
@@ -185,7 +185,6 @@ def replicas(stage: Judged, ray_address: str) -> Iterator[Scorer]:
 @contextmanager
 def working(stage: Judged, scorer: Scorer) -> Iterator[None]:
     """A worker runs."""
-    stop = threading.Event()
     worker = Worker(
         line=stage.line,
         log=stage.log,
@@ -194,13 +193,8 @@ def working(stage: Judged, scorer: Scorer) -> Iterator[None]:
         clock=SystemClock(),
         instance="w1",
     )
-    thread = threading.Thread(target=worker.run, args=(stop,))
-    thread.start()
-    try:
+    with beside(worker.run):
         yield
-    finally:
-        stop.set()
-        thread.join(BOUND_S)
 
 
 @pytest.mark.parametrize(("part", "revisions"), [("whole", 1), ("late", 2), ("broken", 1)])

@@ -26,7 +26,6 @@ from deploy.wiring import ensure_line_topics
 from ingest.service import Worker
 from ingest.store import RedisJoinStore
 
-BOUND_S = 120.0
 PARTITIONS = range(2)
 PARTS_A_SECOND = 40.0
 PARTS_MAX = 10_000
@@ -70,23 +69,8 @@ class Site:
     @contextmanager
     def sending(self) -> Iterator[None]:
         """Stations send for as long as the context does something to the brokers."""
-        stop, failed = threading.Event(), []
-
-        def run() -> None:
-            try:
-                self._send(PARTS_MAX, stop)
-            except Exception as error:  # noqa: BLE001 - raised below
-                failed.append(error)
-
-        thread = threading.Thread(target=run, name="sending", daemon=True)
-        thread.start()
-        try:
+        with waiting.beside(lambda stop: self._send(PARTS_MAX, stop)):
             yield
-        finally:
-            stop.set()
-            thread.join(BOUND_S)
-        assert not thread.is_alive()
-        assert not failed
 
     def _send(self, parts: int, stop: threading.Event) -> None:
         topic = self.line.topic("records")
@@ -177,9 +161,9 @@ def sessions(said: Sequence[Mapping[str, Any]]) -> int:
 @contextmanager
 def kept_up(site: Site, instance: str = "w1") -> Iterator[list[str]]:
     """A worker that is started anew whenever it ends, as a supervisor does; why it ended."""
-    stop, ends = threading.Event(), []
+    ends: list[str] = []
 
-    def run() -> None:
+    def run(stop: threading.Event) -> None:
         while not stop.is_set():
             try:
                 Worker(
@@ -193,11 +177,5 @@ def kept_up(site: Site, instance: str = "w1") -> Iterator[list[str]]:
             except (SessionEnd, Transient) as error:
                 ends.append(type(error).__name__)
 
-    thread = threading.Thread(target=run, name=f"kept-up-{instance}", daemon=True)
-    thread.start()
-    try:
+    with waiting.beside(run):
         yield ends
-    finally:
-        stop.set()
-        thread.join(BOUND_S)
-        assert not thread.is_alive()

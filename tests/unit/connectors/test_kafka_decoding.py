@@ -180,11 +180,11 @@ def test_a_header_name_that_is_not_utf8_does_not_stop_the_partition() -> None:
     assert second.offset == 1
 
 
-@pytest.mark.parametrize("length", [0, 10, 126])
+@pytest.mark.parametrize("length", [0, 10, 62])
 def test_a_record_that_is_not_as_long_as_it_says_is_refused(length: int) -> None:
     """By its place, though the checksum is right."""
     raw = batch_of([{**NOTHING, "value": b"v" * 20}], base=40)
-    raw[DefaultRecordBatch.HEADER_STRUCT.size] = length << 1 & 0x7F
+    raw[DefaultRecordBatch.HEADER_STRUCT.size] = length << 1  # zigzag
     with pytest.raises(errors.CorruptRecordError, match=r"t/3: .* offset 40 .*length"):
         fetched(sealed(raw), start=40).take()
 
