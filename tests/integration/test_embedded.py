@@ -28,6 +28,7 @@ import signal, sys
 from pathlib import Path
 from deploy.embedded import EmbeddedStack
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it
 flags = {part: part in sys.argv[2:] for part in ("kafka", "redis", "ray")}
 with EmbeddedStack(Path(sys.argv[1]), **flags, on_progress=lambda line: None):
     print("up", flush=True)
@@ -142,13 +143,17 @@ def test_no_process_outlives_the_owner(tmp_path: Path, end: signal.Signals) -> N
         text=True,
     )
     assert owner.stdout is not None
-    assert owner.stdout.readline() == "up\n"
-    processes = descendants(owner.pid)
-    assert len(processes) >= 4
-    owner.send_signal(end)
-    owner.wait(BOUND_S)
-    until(lambda: not any(process.is_running() for process in processes))
-    owner.stdout.close()
+    try:
+        assert owner.stdout.readline() == "up\n"
+        processes = descendants(owner.pid)
+        assert len(processes) >= 4
+        owner.send_signal(end)
+        owner.wait(BOUND_S)
+        until(lambda: not any(process.is_running() for process in processes))
+    finally:
+        owner.kill()
+        owner.wait(BOUND_S)
+        owner.stdout.close()
 
 
 def test_a_server_that_cannot_start_says_why_and_takes_the_others_with_it(
